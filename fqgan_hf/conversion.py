@@ -1,0 +1,437 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""Checkpoints of the published FQGAN and FAR code to this package's form, and back.
+
+One table a model kind lists every tensor as (our names, published names, transform); both directions walk the same
+table. What a file holds is found from its keys and shapes. Pickles are read by torch's restricted unpickler only.
+"""
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from fqgan_hf.modeling.configuration_far import FARConfig
+from fqgan_hf.modeling.modeling_far import FARForImageGeneration
+from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+
+
+# Published suffixes of the codebooks in canonical order, by number of codebooks.
+CODEBOOK_SUFFIXES = {2: ("vis", "sem"), 3: ("vis", "sem_mid", "sem_high")}
+ADAPTER_NAMES = {
+    2: ("visual_head", "semantic_head"),
+    3: ("visual_head", "semantic_head_mid", "semantic_head_high"),
+}
+FEATURE_HEAD_NAMES = {2: (None, "feat_pred_head"), 3: (None, "mid_sem_feat_pred", "high_sem_feat_pred")}
+WRAPPER_KEYS = ("ema", "model", "state_dict")
+
+StateDict = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """How published tensors become ours, and back; each function maps as many tensors as the entry has names."""
+
+    to_ours: Callable[..., tuple[torch.Tensor, ...]]
+    to_published: Callable[..., tuple[torch.Tensor, ...]]
+
+
+IDENTITY = Transform(lambda x: (x,), lambda x: (x,))
+CONV_TO_LINEAR = Transform(lambda x: (x[:, :, 0, 0],), lambda x: (x[:, :, None, None],))
+SPLIT_QKV = Transform(lambda x: x.chunk(3), lambda *qkv: (torch.cat(qkv),))
+STACK = Transform(lambda *xs: (torch.stack(xs),), lambda x: x.unbind(0))
+
+# (our names, published names, transform)
+Entry = tuple[tuple[str, ...], tuple[str, ...], Transform]
+
+
+def load_published_state_dict(path: str | os.PathLike) -> StateDict:
+    """
+    Read a published checkpoint without running code that it may carry.
+
+    Args:
+        path: A torch file holding the state dict itself, or a dict with it under `ema`, else `model`, else
+            `state_dict`; or a safetensors file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no readable checkpoint, holds pickled objects other than tensors, containers and
+            `argparse.Namespace`, or no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint must be a file, got {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can make the unpickler raise anything
+        reason = str(error).strip().splitlines()
+        unsafe = re.search(r"Unsupported (?:global|class|operand)[^\n]*|GLOBAL \S+", str(error))
+        detail = unsafe.group(0) if unsafe else (reason[0] if reason else type(error).__name__)
+        raise ValueError(
+            f"checkpoint {path} was refused: it must be a whole torch or safetensors file that holds tensors, plain "
+            f"containers and argparse.Namespace only ({detail})"
+        ) from None
+    for key in WRAPPER_KEYS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise ValueError(
+            f"checkpoint {path} must be a state dict or hold one under {', '.join(map(repr, WRAPPER_KEYS))}, "
+            f"got {type(content).__name__}"
+        )
+    prefixes = ("module.", "_orig_mod.")
+    while any(all(key.startswith(prefix) for key in content) for prefix in prefixes):
+        content = {key.split(".", 1)[1]: value for key, value in content.items()}
+    return content
+
+
+# --- The tables ---
+
+
+def tokenizer_entries(config) -> Iterator[Entry]:
+    """Every tensor of an `FQGANModel` (its `config`) beside its published name."""
+    num_codebooks, levels = config.num_codebooks, len(config.block_out_channels)
+
+    def weight_and_bias(ours, published, transform=IDENTITY, bias_transform=IDENTITY):
+        yield (f"{ours}.weight",), (f"{published}.weight",), transform
+        yield (f"{ours}.bias",), (f"{published}.bias",), bias_transform
+
+    def resnet(ours, published, has_shortcut):
+        for name in ("norm1", "conv1", "norm2", "conv2"):
+            yield from weight_and_bias(f"{ours}.{name}", f"{published}.{name}")
+        if has_shortcut:
+            yield from weight_and_bias(f"{ours}.conv_shortcut", f"{published}.nin_shortcut")
+
+    def attention(ours, published):
+        yield from weight_and_bias(f"{ours}.group_norm", f"{published}.norm")
+        for name, theirs in (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out")):
+            yield from weight_and_bias(f"{ours}.{name}", f"{published}.{theirs}", CONV_TO_LINEAR)
+
+    def mid_block(ours, published):
+        yield from resnet(f"{ours}.resnets.0", f"{published}.0", False)
+        yield from attention(f"{ours}.attentions.0", f"{published}.1")
+        yield from resnet(f"{ours}.resnets.1", f"{published}.2", False)
+
+    def level_blocks(ours, published, level, in_channels, out_channels, num_layers, has_attention):
+        for i in range(num_layers):
+            shortcut = i == 0 and in_channels != out_channels
+            yield from resnet(f"{ours}.{level}.resnets.{i}", f"{published}.{level}.res.{i}", shortcut)
+            if has_attention:
+                yield from attention(f"{ours}.{level}.attentions.{i}", f"{published}.{level}.attn.{i}")
+
+    def transformer(ours, published, num_layers):
+        yield (f"{ours}.position_embedding",), (f"{published}.positional_embedding",), IDENTITY
+        yield from weight_and_bias(f"{ours}.norm_in", f"{published}.ln_pre")
+        for i in range(num_layers):
+            block, theirs = f"{ours}.blocks.{i}", f"{published}.transformer.{i}"
+            yield from weight_and_bias(f"{block}.norm1", f"{theirs}.ln_1")
+            for kind in ("weight", "bias"):
+                names = tuple(f"{block}.attn1.{name}.{kind}" for name in ("to_q", "to_k", "to_v"))
+                yield names, (f"{theirs}.attn.in_proj_{kind}",), SPLIT_QKV
+            yield from weight_and_bias(f"{block}.attn1.to_out.0", f"{theirs}.attn.out_proj")
+            yield from weight_and_bias(f"{block}.norm3", f"{theirs}.ln_2")
+            yield from weight_and_bias(f"{block}.ff.net.0.proj", f"{theirs}.mlp.c_fc")
+            yield from weight_and_bias(f"{block}.ff.net.2", f"{theirs}.mlp.c_proj")
+        yield from weight_and_bias(f"{ours}.norm_out", f"{published}.ln_post")
+
+    channels = list(config.block_out_channels)
+    yield from weight_and_bias("encoder.conv_in", "encoder.conv_in")
+    for level, (before, after) in enumerate(zip([channels[0]] + channels, channels, strict=False)):
+        is_last = level == levels - 1
+        yield from level_blocks(
+            "encoder.down_blocks", "encoder.conv_blocks", level, before, after, config.layers_per_block, is_last
+        )
+        if not is_last:
+            ours, published = f"encoder.down_blocks.{level}.downsamplers.0", f"encoder.conv_blocks.{level}.downsample"
+            yield from weight_and_bias(f"{ours}.conv", f"{published}.conv")
+    yield from mid_block("encoder.mid_block", "encoder.mid")
+
+    suffixes = CODEBOOK_SUFFIXES[num_codebooks]
+    for k, suffix in enumerate(suffixes):
+        if config.adapter_num_layers:
+            adapter = f"encoder.{ADAPTER_NAMES[num_codebooks][k]}.0"
+            yield from transformer(f"branches.{k}.adapter", adapter, config.adapter_num_layers)
+        yield from weight_and_bias(f"branches.{k}.conv_norm_out", f"encoder.norm_out_{suffix}")
+        yield from weight_and_bias(f"branches.{k}.conv_out", f"encoder.conv_out_{suffix}")
+        yield from weight_and_bias(f"branches.{k}.quant_conv", f"quant_conv_{suffix}")
+    yield ("quantizer.embedding",), tuple(f"quantize_{suffix}.embedding.weight" for suffix in suffixes), STACK
+    yield from weight_and_bias("post_quant_conv", "post_quant_conv")
+
+    for k, width in enumerate(config.feature_dims or ()):
+        if width:
+            ours, published = f"feature_heads.{k}", FEATURE_HEAD_NAMES[num_codebooks][k]
+            yield (f"{ours}.class_embedding",), (f"{published}.class_embedding",), IDENTITY
+            yield from weight_and_bias(f"{ours}.upscale.0", f"{published}.upscale.0")
+            yield from weight_and_bias(f"{ours}.upscale.2", f"{published}.upscale.2")
+            yield from transformer(f"{ours}.transformer", published, config.feature_num_layers)
+
+    yield from weight_and_bias("decoder.conv_in", "decoder.conv_in")
+    yield from mid_block("decoder.mid_block", "decoder.mid")
+    reverse = channels[::-1]
+    for level, (before, after) in enumerate(zip([reverse[0]] + reverse, reverse, strict=False)):
+        yield from level_blocks(
+            "decoder.up_blocks", "decoder.conv_blocks", level, before, after, config.layers_per_block + 1, level == 0
+        )
+        if level < levels - 1:
+            ours, published = f"decoder.up_blocks.{level}.upsamplers.0", f"decoder.conv_blocks.{level}.upsample"
+            yield from weight_and_bias(f"{ours}.conv", f"{published}.conv")
+    yield from weight_and_bias("decoder.conv_norm_out", "decoder.norm_out")
+    yield from weight_and_bias("decoder.conv_out", "decoder.conv_out")
+
+
+def generator_entries(config: FARConfig) -> Iterator[Entry]:
+    """Every tensor of a `FARForImageGeneration` beside its published name."""
+    if config.head_type != "ar":
+        raise ValueError(f"the published layout exists for head_type 'ar' only, got {config.head_type!r}")
+    codebooks = range(1, config.num_codebooks + 1)
+    rotary_layout = Transform(
+        lambda x: (_reorder_rotary(x, config, to_half_split=True),),
+        lambda x: (_reorder_rotary(x, config, to_half_split=False),),
+    )
+    yield ("class_embedding.weight",), ("cls_embedding.embedding_table.weight",), IDENTITY
+    split = Transform(lambda *xs: (torch.cat(xs),), lambda x: x.chunk(config.num_codebooks))
+    yield ("code_embedding.weight",), tuple(f"tok_embeddings_{k}.weight" for k in codebooks), split
+    for kind in ("weight", "bias"):
+        yield (f"aggregation.{kind}",), (f"aggregation_layer.{kind}",), IDENTITY
+    blocks = [(f"layers.{i}", f"layers.{i}") for i in range(config.num_hidden_layers)]
+    blocks += [(f"head.layers.{i}", f"ar_head.{i}") for i in range(config.num_head_layers)]
+    gate_up = Transform(lambda gate, up: (torch.cat([gate, up]),), lambda x: x.chunk(2))
+    for ours, published in blocks:
+        yield (f"{ours}.self_attn.qkv_proj.weight",), (f"{published}.attention.wqkv.weight",), rotary_layout
+        yield (f"{ours}.self_attn.o_proj.weight",), (f"{published}.attention.wo.weight",), IDENTITY
+        names = (f"{published}.feed_forward.w1.weight", f"{published}.feed_forward.w3.weight")
+        yield (f"{ours}.mlp.gate_up_proj.weight",), names, gate_up
+        yield (f"{ours}.mlp.down_proj.weight",), (f"{published}.feed_forward.w2.weight",), IDENTITY
+        yield (f"{ours}.input_layernorm.weight",), (f"{published}.attention_norm.weight",), IDENTITY
+        yield (f"{ours}.post_attention_layernorm.weight",), (f"{published}.ffn_norm.weight",), IDENTITY
+    yield ("norm.weight",), ("norm.weight",), IDENTITY
+    for k in codebooks:
+        yield (f"lm_heads.{k - 1}.weight",), (f"output_{k}.weight",), IDENTITY
+
+
+def _reorder_rotary(qkv: torch.Tensor, config: FARConfig, to_half_split: bool) -> torch.Tensor:
+    """Rows of the fused q and k projections: published rotary pairs are (2i, 2i + 1), ours (i, i + head_dim / 2)."""
+    key_values = config.num_key_value_heads * config.head_dim
+    query_key, value = qkv.split([qkv.shape[0] - key_values, key_values])
+    shape = (-1, config.head_dim // 2, 2) if to_half_split else (-1, 2, config.head_dim // 2)
+    return torch.cat([query_key.unflatten(0, shape).transpose(1, 2).flatten(0, 2), value])
+
+
+# --- From published to ours ---
+
+
+def _apply(entries: Iterator[Entry], source: StateDict, to_ours: bool) -> StateDict:
+    """Walk a table in one direction; every source tensor must be used, and every name of the table be there."""
+    result, used, missing = {}, set(), []
+    for ours, published, transform in entries:
+        inputs, outputs = (published, ours) if to_ours else (ours, published)
+        absent = [name for name in inputs if name not in source]
+        if absent:
+            missing += absent
+            continue
+        used.update(inputs)
+        function = transform.to_ours if to_ours else transform.to_published
+        tensors = function(*(source[name] for name in inputs))
+        result.update((name, tensor.contiguous()) for name, tensor in zip(outputs, tensors, strict=True))
+    unknown = sorted(set(source) - used)
+    if missing or unknown:
+        parts = [f"{len(keys)} {kind} keys: {', '.join(keys[:5])}" for kind, keys in
+                 (("missing", missing), ("unknown", unknown)) if keys]  # fmt: skip
+        raise ValueError(f"checkpoint does not have the expected layout ({'; '.join(parts)})")
+    return result
+
+
+def _count(state: StateDict, pattern: str) -> int:
+    """Number of consecutive indices from 0 that `pattern` (with one group) finds among the keys."""
+    found = {int(match.group(1)) for key in state if (match := re.match(pattern, key))}
+    return len(found)
+
+
+def _require(state: StateDict, *names: str) -> None:
+    absent = [name for name in names if name not in state]
+    if absent:
+        raise ValueError(
+            f"checkpoint does not have the expected layout ({len(absent)} missing keys: {', '.join(absent)})"
+        )
+
+
+def tokenizer_config(state: StateDict, **overrides) -> dict:
+    """The configuration of a published tokenizer, from its keys and shapes; `overrides` win (heads leave no trace)."""
+    num_codebooks = len([key for key in state if re.fullmatch(r"quantize_\w+\.embedding\.weight", key)])
+    if num_codebooks not in CODEBOOK_SUFFIXES:
+        raise ValueError(
+            f"a published tokenizer has 2 or 3 codebooks, found {num_codebooks} (quantize_*.embedding.weight)"
+        )
+    suffixes = CODEBOOK_SUFFIXES[num_codebooks]
+    adapters = ADAPTER_NAMES[num_codebooks]
+    levels = _count(state, r"encoder\.conv_blocks\.(\d+)\.")
+    last_convs = [f"encoder.conv_blocks.{i}.res.0.conv1.weight" for i in range(levels)]
+    positions = f"encoder.{adapters[0]}.0.positional_embedding"
+    _require(
+        state, "encoder.conv_in.weight", "decoder.conv_out.weight", "post_quant_conv.weight", positions, *last_convs,
+        *(f"quantize_{suffix}.embedding.weight" for suffix in suffixes),
+    )  # fmt: skip
+    codebook_size, codebook_dim = state[f"quantize_{suffixes[0]}.embedding.weight"].shape
+    grid = round(state[positions].shape[0] ** 0.5)
+    heads = FEATURE_HEAD_NAMES[num_codebooks]
+    widths = [
+        state[f"{head}.class_embedding"].shape[-1] if f"{head}.class_embedding" in state else None for head in heads
+    ]
+    config = {
+        "in_channels": state["encoder.conv_in.weight"].shape[1],
+        "out_channels": state["decoder.conv_out.weight"].shape[0],
+        "block_out_channels": tuple(state[name].shape[0] for name in last_convs),
+        "layers_per_block": _count(state, r"encoder\.conv_blocks\.0\.res\.(\d+)\."),
+        "latent_channels": state["post_quant_conv.weight"].shape[0],
+        "sample_size": grid * 2 ** (levels - 1),
+        "num_codebooks": num_codebooks,
+        "codebook_size": codebook_size,
+        "codebook_dim": codebook_dim,
+        "adapter_num_layers": _count(state, rf"encoder\.{adapters[0]}\.0\.transformer\.(\d+)\."),
+    }
+    if any(widths):
+        config["feature_dims"] = tuple(widths)
+        head = next(head for head, width in zip(heads, widths, strict=True) if width)
+        config["feature_num_layers"] = _count(state, rf"{head}\.transformer\.(\d+)\.")
+    return config | overrides
+
+
+def generator_config(state: StateDict, **overrides) -> dict:
+    """The configuration of a published generator, from its keys and shapes.
+
+    Shapes tell neither the attention heads (64 channels each in every published size, and assumed) nor the grid
+    (16x16 assumed): give `num_attention_heads`, `grid_height`, `grid_width` where they differ.
+    """
+    num_codebooks = _count(state, r"tok_embeddings_(\d+)\.weight")
+    names = [
+        "cls_embedding.embedding_table.weight",
+        "layers.0.feed_forward.w1.weight",
+        "layers.0.attention.wqkv.weight",
+    ]
+    _require(state, "tok_embeddings_1.weight", *names)
+    hidden_size = state["tok_embeddings_1.weight"].shape[1]
+    heads = overrides.get("num_attention_heads") or max(1, hidden_size // 64)
+    qkv_rows = state["layers.0.attention.wqkv.weight"].shape[0]
+    return {
+        "num_codebooks": num_codebooks,
+        "codebook_size": state["tok_embeddings_1.weight"].shape[0],
+        "num_classes": state["cls_embedding.embedding_table.weight"].shape[0] - 1,
+        "hidden_size": hidden_size,
+        "intermediate_size": state["layers.0.feed_forward.w1.weight"].shape[0],
+        "num_hidden_layers": _count(state, r"layers\.(\d+)\."),
+        "num_attention_heads": heads,
+        "num_key_value_heads": (qkv_rows - hidden_size) // 2 // (hidden_size // heads),
+        "num_head_layers": _count(state, r"ar_head\.(\d+)\."),
+    } | overrides
+
+
+def convert_state_dict(state: StateDict, **overrides) -> FQGANModel | FARForImageGeneration:
+    """
+    A model from a published state dict (fp32, evaluation mode).
+
+    Args:
+        state: Published names and tensors, tokenizer or generator.
+        **overrides: Configuration values that shapes do not tell, e.g. `num_attention_heads=4`.
+
+    Raises:
+        ValueError: If keys are missing, unknown or of other shapes, each named.
+    """
+    # Usage statistics of the published quantizer and its rotary table are not weights.
+    state = {k: v for k, v in state.items() if not k.endswith(".codebook_used") and k != "freqs_cis"}
+    if any(key.startswith("tok_embeddings_") for key in state):
+        model = FARForImageGeneration(FARConfig(**generator_config(state, **overrides)))
+        entries = generator_entries(model.config)
+    elif any(key.startswith("quantize_") for key in state):
+        model = FQGANModel(**tokenizer_config(state, **overrides))
+        entries = tokenizer_entries(model.config)
+    else:
+        raise ValueError(
+            "checkpoint is neither a published tokenizer (quantize_*.embedding.weight) nor a published generator "
+            f"(tok_embeddings_*.weight); its first keys are {', '.join(sorted(state)[:3])}"
+        )
+    converted = {name: tensor.float() for name, tensor in _apply(entries, state, to_ours=True).items()}
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    wrong = [
+        f"{n} {tuple(t.shape)} instead of {tuple(expected[n])}" for n, t in converted.items() if t.shape != expected[n]
+    ]
+    if wrong:
+        raise ValueError(f"checkpoint has tensors of unexpected shape: {', '.join(wrong[:5])}")
+    model.load_state_dict(converted)
+    return model.eval()
+
+
+def convert_checkpoint(path: str | os.PathLike, output_dir: str | os.PathLike, **overrides):
+    """
+    Convert a published checkpoint file to a `from_pretrained` directory; returns the model.
+
+    Args:
+        path: See `load_published_state_dict`.
+        output_dir: Created if need be.
+        **overrides: See `convert_state_dict`.
+    """
+    model = convert_state_dict(load_published_state_dict(path), **overrides)
+    model.save_pretrained(str(output_dir))
+    return model
+
+
+# --- And back ---
+
+
+def to_published_state_dict(model: FQGANModel | FARForImageGeneration) -> StateDict:
+    """The model's tensors under their published names.
+
+    Raises:
+        ValueError: If the published layout cannot hold it: K other than 2 and 3, a head other than `"ar"`.
+    """
+    if isinstance(model, FARForImageGeneration):
+        entries = generator_entries(model.config)
+    else:
+        num_codebooks = model.config.num_codebooks
+        if num_codebooks not in CODEBOOK_SUFFIXES:
+            raise ValueError(f"the published layout exists for 2 and 3 codebooks, got {num_codebooks}")
+        if not model.config.adapter_num_layers:
+            raise ValueError("the published layout has adapters, got adapter_num_layers = 0")
+        if (model.config.feature_dims or [None])[0]:
+            raise ValueError("the published layout has no feature head on the visual codebook (feature_dims[0])")
+        entries = tokenizer_entries(model.config)
+    return _apply(entries, model.state_dict(), to_ours=False)
+
+
+def convert_to_original(model_dir: str | os.PathLike, path: str | os.PathLike) -> None:
+    """
+    Write a model in the published layout, `{"model": state dict}` as a torch file.
+
+    Args:
+        model_dir: A directory or Hub id with an `FQGANModel` or a `FARForImageGeneration`.
+        path: The file to write.
+    """
+    model = load_any_model(model_dir)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save({"model": to_published_state_dict(model)}, temporary)
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_any_model(model_dir: str | os.PathLike, **kwargs) -> FQGANModel | FARForImageGeneration:
+    """Load a tokenizer or a generator, whichever `config.json` there says.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    config = FQGANModel.load_config(str(model_dir))
+    if config.get("model_type") == FARConfig.model_type:
+        return FARForImageGeneration.from_pretrained(str(model_dir), **kwargs)
+    if config.get("_class_name") == FQGANModel.__name__:
+        return FQGANModel.from_pretrained(str(model_dir), **kwargs)
+    raise ValueError(f"{model_dir} must hold an FQGANModel or a FAR model, its config.json says neither")

@@ -1,0 +1,126 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""Configuration of FAR, the autoregressive generator over factorized codes (arXiv 2411.16681)."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+HEAD_TYPES = ("ar", "linear", "mlp")
+
+
+@strict
+class FARConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`FARForImageGeneration`]. The defaults are FAR-Base on 16x16 grids of two 16384-code codebooks.
+
+    Args:
+        num_codebooks (`int`, *optional*, defaults to 2): K, the sub-tokens of one position; visual first.
+        codebook_size (`int`, *optional*, defaults to 16384): V, the codes in each codebook.
+        num_classes (`int`, *optional*, defaults to 1000): Classes. The id `num_classes` is the null class of guidance.
+        grid_height, grid_width (`int`, *optional*, defaults to 16): The code grid; any rectangle.
+        hidden_size (`int`, *optional*, defaults to 1024): D.
+        intermediate_size (`int`, *optional*):
+            Width of the SwiGLU layers; defaults to 8/3 of `hidden_size` rounded up to a multiple of 256.
+        num_hidden_layers (`int`, *optional*, defaults to 24): Blocks of the backbone.
+        num_attention_heads (`int`, *optional*, defaults to 16).
+        num_key_value_heads (`int`, *optional*): Fewer than `num_attention_heads` for grouped-query attention.
+        head_type (`str`, *optional*, defaults to `"ar"`):
+            How a position's K sub-tokens are predicted from the backbone's state: `"ar"`, one after another by causal
+            blocks (the factorized head); `"linear"` or `"mlp"`, independently by K classifiers (the paper's Table 4).
+        num_head_layers (`int`, *optional*, defaults to 3): Blocks of the factorized head.
+        rms_norm_eps (`float`, *optional*, defaults to 1e-5).
+        rope_theta (`float`, *optional*, defaults to 10000.0): Base of the 2-D rotary embedding.
+        token_dropout, residual_dropout, ffn_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout of the input embeddings, of attention outputs and of feed-forward outputs.
+        class_dropout (`float`, *optional*, defaults to 0.1):
+            Share of training samples whose class becomes the null class, for classifier-free guidance.
+        initializer_range (`float`, *optional*, defaults to 0.02).
+        tokenizer_fingerprint (`str`, *optional*):
+            `FQGANModel.fingerprint()` of the tokenizer whose codes this model was trained on; pipelines check it.
+    """
+
+    model_type = "far"
+    attribute_map = {"vocab_size": "codebook_size"}
+
+    num_codebooks: int = 2
+    codebook_size: int = 16384
+    num_classes: int = 1000
+    grid_height: int = 16
+    grid_width: int = 16
+    hidden_size: int = 1024
+    intermediate_size: int | None = None
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    num_key_value_heads: int | None = None
+    head_type: str = "ar"
+    num_head_layers: int = 3
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    token_dropout: float | int = 0.1
+    residual_dropout: float | int = 0.1
+    ffn_dropout: float | int = 0.1
+    class_dropout: float | int = 0.1
+    initializer_range: float = 0.02
+    tokenizer_fingerprint: str | None = None
+    use_cache: bool = True
+
+    def __post_init__(self, **kwargs):
+        if self.intermediate_size is None:
+            self.intermediate_size = -(-(8 * self.hidden_size // 3) // 256) * 256
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        super().__post_init__(**kwargs)
+
+    def validate_far(self):
+        """Raises `ValueError` for values that no model can have; `@strict` runs every `validate_*` method."""
+        for name in (
+            "num_codebooks", "codebook_size", "num_classes", "grid_height", "grid_width", "hidden_size",
+            "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.head_type not in HEAD_TYPES:
+            raise ValueError(f"head_type must be one of {HEAD_TYPES}, got {self.head_type!r}")
+        if self.head_type == "ar" and self.num_head_layers < 1:
+            raise ValueError(f"num_head_layers must be at least 1 for head_type 'ar', got {self.num_head_layers}")
+        if self.hidden_size % (4 * self.num_attention_heads):
+            raise ValueError(
+                "hidden_size must be a multiple of 4 * num_attention_heads (rotary pairs by row and by column), "
+                f"got {self.hidden_size} for {self.num_attention_heads} heads"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_key_value_heads must divide num_attention_heads = {self.num_attention_heads}, "
+                f"got {self.num_key_value_heads}"
+            )
+        for name in ("token_dropout", "residual_dropout", "ffn_dropout", "class_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+
+    @property
+    def num_positions(self) -> int:
+        """T, the positions of one image."""
+        return self.grid_height * self.grid_width
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def null_class_id(self) -> int:
+        """The class id that stands for "no class" in classifier-free guidance."""
+        return self.num_classes
+
+    @classmethod
+    def base(cls, **kwargs) -> "FARConfig":
+        """FAR-Base: 24 layers of width 1024 and 3 head layers, 417 M parameters for K = 2 and V = 16384."""
+        return cls(
+            **{"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "num_head_layers": 3} | kwargs
+        )
+
+    @classmethod
+    def large(cls, **kwargs) -> "FARConfig":
+        """FAR-Large: 36 layers of width 1280 and 4 head layers, 901 M parameters for K = 2 and V = 16384."""
+        return cls(
+            **{"hidden_size": 1280, "num_hidden_layers": 36, "num_attention_heads": 20, "num_head_layers": 4} | kwargs
+        )

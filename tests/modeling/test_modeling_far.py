@@ -1,0 +1,236 @@
+"""FAR's teacher-forced side: sizes, losses, heads, rotary embedding, saving and loading, bad input."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel
+
+from fqgan_hf.modeling.configuration_far import HEAD_TYPES, FARConfig
+from fqgan_hf.modeling.modeling_far import (
+    FARForImageGeneration,
+    grid_to_sequence,
+    rotary_embedding,
+    sequence_to_grid,
+)
+
+
+def tiny(num_codebooks=2, **kwargs) -> FARForImageGeneration:
+    settings = {
+        "num_codebooks": num_codebooks,
+        "codebook_size": 32,
+        "num_classes": 10,
+        "grid_height": 3,
+        "grid_width": 4,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_head_layers": 1,
+    }
+    model = FARForImageGeneration(FARConfig(**settings | kwargs)).eval()
+    for head in model.lm_heads:  # they start at zero, which would hide most mistakes
+        torch.nn.init.normal_(head.weight, 0.0, 0.5)
+    return model
+
+
+def inputs(model, batch=3):
+    config = model.config
+    codes = torch.randint(0, config.codebook_size, (batch, config.num_positions, config.num_codebooks))
+    return {"class_labels": torch.arange(batch), "codes": codes}
+
+
+@pytest.mark.parametrize("num_codebooks", [1, 2, 3, 4])
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
+def test_loss_is_the_mean_cross_entropy_of_the_codebooks(num_codebooks, head_type):
+    model = tiny(num_codebooks, head_type=head_type)
+    batch = inputs(model)
+    output = model(**batch, labels=batch["codes"])
+    assert output.logits.shape == (3, 12, num_codebooks, 32)
+    for k in range(num_codebooks):
+        expected = F.cross_entropy(output.logits[:, :, k].reshape(-1, 32), batch["codes"][:, :, k].reshape(-1))
+        assert torch.allclose(output.codebook_losses[k], expected)
+    assert torch.allclose(output.loss, output.codebook_losses.mean())
+
+
+def test_a_new_model_predicts_every_code_alike():
+    output = FARForImageGeneration(tiny().config)(**inputs(tiny()), labels=inputs(tiny())["codes"])
+    assert torch.allclose(output.loss, torch.tensor(32.0).log())
+
+
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
+def test_logits_see_only_what_comes_before(head_type):
+    model = tiny(3, head_type=head_type)
+    batch = inputs(model, batch=1)
+    before = model(**batch).logits
+    position, codebook = 5, 1
+    changed = batch["codes"].clone()
+    changed[0, position, codebook] = (changed[0, position, codebook] + 1) % 32
+    after = model(class_labels=batch["class_labels"], codes=changed).logits
+    differs = (before != after).any(-1)[0]
+    assert not differs[:position].any()
+    # Within the position only the factorized head's later codebooks see the code.
+    assert differs[position].tolist() == [False, False, head_type == "ar"]
+    assert differs[position + 1 :].all()
+
+
+def test_first_positions_alone_give_the_same_logits():
+    model = tiny()
+    batch = inputs(model)
+    whole = model(**batch).logits
+    part = model(class_labels=batch["class_labels"], codes=batch["codes"][:, :5]).logits
+    assert torch.allclose(whole[:, :5], part, atol=1e-5)
+
+
+def test_evaluation_of_one_sample_and_ignored_labels():
+    model = tiny()
+    batch = inputs(model, batch=1)
+    labels = batch["codes"].clone()
+    labels[:, 6:] = -100
+    output = model(**batch, labels=labels)
+    part = model(class_labels=batch["class_labels"], codes=batch["codes"][:, :6], labels=batch["codes"][:, :6])
+    assert torch.allclose(output.loss, part.loss, atol=1e-5)
+
+
+def test_class_dropout_acts_in_training_only():
+    model = tiny(class_dropout=0.999999, token_dropout=0.0, residual_dropout=0.0, ffn_dropout=0.0)
+    batch = inputs(model)
+    null = {"class_labels": torch.full((3,), 10), "codes": batch["codes"]}
+    evaluated, unconditional = model(**batch).logits, model(**null).logits
+    assert not torch.allclose(evaluated, unconditional)
+    assert torch.allclose(model.train()(**batch).logits, unconditional, atol=1e-5)
+
+
+def test_published_sizes():
+    """Base 417 M, Large 901 M parameters."""
+    with torch.device("meta"):
+        sizes = [FARForImageGeneration(c).num_parameters() for c in (FARConfig.base(), FARConfig.large())]
+    assert [round(size / 1e6) for size in sizes] == [417, 901]
+    assert FARConfig.base(num_codebooks=3).num_codebooks == 3
+    assert FARConfig.large(num_hidden_layers=2).num_hidden_layers == 2
+
+
+def test_rotary_embedding_turns_by_row_and_by_column():
+    config = tiny().config  # head_dim 16: frequencies 1, 0.1, 0.01, 0.001 by row, then the same by column
+    cos, sin = rotary_embedding(torch.arange(13), config.grid_width, config)
+    assert not cos[0].any() and not sin[0].any()  # the class
+    assert torch.equal(cos[1], torch.ones(16)) and not sin[1].any()  # cell (0, 0) is the identity
+    frequencies = 10000.0 ** -(torch.arange(4) / 4)
+    row, column = 2, 1
+    angles = torch.cat([row * frequencies, column * frequencies]).repeat(2)
+    assert torch.allclose(cos[1 + row * 4 + column], angles.cos(), atol=1e-6)
+    assert torch.allclose(sin[1 + row * 4 + column], angles.sin(), atol=1e-6)
+
+
+def test_gradient_checkpointing_changes_nothing():
+    model = tiny(token_dropout=0.0, residual_dropout=0.0, ffn_dropout=0.0, class_dropout=0.0).train()
+    batch = inputs(model)
+
+    def gradients():
+        model.zero_grad()
+        model(**batch, labels=batch["codes"]).loss.backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    plain = gradients()
+    model.activation_checkpointing_enable()
+    for a, b in zip(plain, gradients(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_grouped_query_attention_equals_repeated_heads():
+    grouped, full = tiny(num_key_value_heads=1), tiny()
+    state = grouped.state_dict()
+    for name in [name for name in state if "qkv_proj" in name]:
+        query, key, value = state[name].split([32, 16, 16])
+        state[name] = torch.cat([query, key, key, value, value])
+    full.load_state_dict(state)
+    batch = inputs(full)
+    assert torch.allclose(grouped(**batch).logits, full(**batch).logits, atol=1e-5)
+
+
+def test_grids_and_sequences_convert_both_ways():
+    grid = torch.arange(2 * 3 * 2 * 4).reshape(2, 3, 2, 4)  # 3 codebooks, 2 rows, 4 columns
+    sequence = grid_to_sequence(grid)
+    assert sequence.shape == (2, 8, 3)
+    assert sequence[1, 5].tolist() == grid[1, :, 1, 1].tolist()  # position 5 is row 1, column 1
+    assert torch.equal(sequence_to_grid(sequence, 2, 4), grid)
+    with pytest.raises(ValueError, match=r"codes must have shape \(batch, 6, num_codebooks\) for a 2x3 grid"):
+        sequence_to_grid(sequence, 2, 3)
+    with pytest.raises(ValueError, match="codes must have shape"):
+        grid_to_sequence(sequence)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_save_and_load_through_the_auto_classes(tmp_path, dtype):
+    model = tiny(3, id2label={i: f"class {i}" for i in range(10)}, tokenizer_fingerprint="abc").to(dtype)
+    model.save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert type(config) is FARConfig and config.id2label[3] == "class 3" and config.tokenizer_fingerprint == "abc"
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert type(loaded) is FARForImageGeneration and loaded.dtype == dtype and not loaded.training
+    batch = inputs(model)
+    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+
+
+def test_incomplete_or_broken_checkpoints_are_refused(tmp_path):
+    tiny().save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+
+    def broken(change):
+        changed = dict(weights)
+        change(changed)
+        save_file(changed, path, metadata={"format": "pt"})
+        return FARForImageGeneration.from_pretrained(tmp_path)
+
+    with pytest.raises(ValueError, match="1 missing keys, among them norm.weight"):
+        broken(lambda w: w.pop("norm.weight"))
+    with pytest.raises(ValueError, match="unexpected keys, among them surplus"):
+        broken(lambda w: w.update(surplus=torch.zeros(1)))
+    with pytest.raises(ValueError, match="non-finite weights in norm.weight"):
+        broken(lambda w: w.update({"norm.weight": torch.full((32,), torch.inf)}))
+    save_file(weights, path, metadata={"format": "pt"})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(Exception, match="(?i)incomplete|invalid|corrupt"):
+        FARForImageGeneration.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"head_type": "rnn"}, "head_type must be one of"),
+        ({"num_codebooks": 0}, "num_codebooks must be at least 1, got 0"),
+        ({"hidden_size": 36}, r"hidden_size must be a multiple of 4 \* num_attention_heads"),
+        ({"num_key_value_heads": 3, "num_attention_heads": 8}, "num_key_value_heads must divide"),
+        ({"class_dropout": 1.0}, r"class_dropout must be in \[0, 1\), got 1.0"),
+        ({"num_head_layers": 0}, "num_head_layers must be at least 1"),
+    ],
+)
+def test_bad_configurations_are_named(settings, message):
+    with pytest.raises(Exception, match=message):  # the library wraps the ValueError in its own validation error
+        tiny(**settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codes": None}, "class_labels and codes must both be given"),
+        ({"codes": torch.zeros(3, 12, 2)}, "codes must be int64 or int32, got torch.float32"),
+        ({"class_labels": torch.zeros(3)}, "class_labels must be int64 or int32, got torch.float32"),
+        ({"codes": torch.zeros(3, 12, 3).long()}, r"codes must have shape \(batch, 1 to 12 positions, 2\)"),
+        ({"codes": torch.zeros(3, 13, 2).long()}, "codes must have shape"),
+        ({"class_labels": torch.zeros(2).long()}, r"class_labels must have shape \(3,\), got \(2,\)"),
+        ({"labels": torch.zeros(3, 11, 2).long()}, "labels must have the shape of codes"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    model = tiny()
+    with pytest.raises(ValueError, match=message):
+        model(**inputs(model) | change)
+
+
+def test_config_on_disk_is_plain(tmp_path):
+    tiny().config.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["model_type"] == "far" and stored["intermediate_size"] == 256 and stored["num_key_value_heads"] == 2
