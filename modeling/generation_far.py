@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from transformers import (
     Cache,
     GenerationConfig,
@@ -240,6 +241,7 @@ class FARGenerationMixin(GenerationMixin):
     """`generate` for FAR."""
 
     @torch.no_grad()
+    @apply_forward_hook
     def generate(
         self,
         class_labels: int | Sequence[int] | torch.Tensor,

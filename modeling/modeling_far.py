@@ -413,5 +413,6 @@ def sequence_to_grid(codes: torch.Tensor, height: int, width: int) -> torch.Tens
     return codes.transpose(1, 2).unflatten(2, (height, width)).contiguous()
 
 
-AutoConfig.register("far", FARConfig, exist_ok=True)
-AutoModel.register(FARConfig, FARForImageGeneration, exist_ok=True)
+if not __name__.startswith("transformers_modules."):  # loaded as remote code it must not replace an installed package
+    AutoConfig.register("far", FARConfig, exist_ok=True)
+    AutoModel.register(FARConfig, FARForImageGeneration, exist_ok=True)

@@ -384,6 +384,7 @@ class FQGANModel(VQModel):
             latents = maps.flatten(1, 2)
         return self.decode(latents, force_not_quantize=True, return_dict=return_dict)
 
+    @apply_forward_hook
     def codes_to_latents(self, codes: torch.Tensor) -> torch.Tensor:
         """Code rows of `codes` `(B, K, h, w)` as latents `(B, K * d, h, w)` in the model's dtype."""
         size, num_codebooks = self.config.codebook_size, self.config.num_codebooks
@@ -422,6 +423,11 @@ class FQGANModel(VQModel):
             feature_predictions=encoded.feature_predictions,
         )
         return output if return_dict else output.to_tuple()
+
+    @classmethod
+    def extract_init_dict(cls, config_dict, **kwargs):
+        # Written by the Hub export for remote code; the library would warn of an unexpected argument.
+        return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
 
     def _check_pixels(self, pixel_values):
         channels = self.config.in_channels

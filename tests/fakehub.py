@@ -1,0 +1,244 @@
+"""A Hub for tests: model repositories in memory, served over HTTP on this machine.
+
+    with FakeHub() as hub:
+        subprocess.run([...], env={**os.environ, **hub.environment(tmp_path)})
+    hub.files("org/name")     # {path: bytes} of the newest commit
+    hub.commits               # what was sent, in order
+
+It speaks as much of the Hub's protocol as creating a repository, `upload_folder` (regular and LFS files) and every
+kind of download need. A request that it does not know is answered by 404 and kept in `hub.unknown`.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+@dataclass
+class Commit:
+    """One commit as it was sent."""
+
+    repo_id: str
+    summary: str
+    added: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Repository:
+    private: bool
+    head: str = "0" * 40
+    trees: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"0" * 40: {}})
+
+    def tree(self, revision: str) -> tuple[str, dict[str, bytes]]:
+        sha = self.head if revision == "main" else revision
+        return sha, self.trees[sha]
+
+
+class FakeHub:
+    """The server; a context manager. `user` owns the token and every name without an organisation."""
+
+    def __init__(self, user: str = "tester"):
+        self.user = user
+        self.repositories: dict[str, Repository] = {}
+        self.commits: list[Commit] = []
+        self.unknown: list[str] = []
+        self.blobs: dict[str, bytes] = {}
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """Variables that point a process's huggingface_hub here; they are read when it is imported."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_TOKEN": "hf_test",
+            "HF_HOME": str(home),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def files(self, repo_id: str) -> dict[str, bytes]:
+        return self.repositories[repo_id].tree("main")[1]
+
+    def create(self, request: dict) -> dict:
+        repo_id = f"{request.get('organization') or self.user}/{request['name']}"
+        self.repositories[repo_id] = Repository(private=request.get("visibility") == "private")
+        return {"url": f"{self.url}/{repo_id}", "id": repo_id}
+
+    def commit(self, repo_id: str, lines: list[dict]) -> dict:
+        repository = self.repositories[repo_id]
+        tree = dict(repository.tree("main")[1])
+        commit = Commit(repo_id, summary="")
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "header":
+                commit.summary = value["summary"]
+                continue
+            path = value["path"]
+            if line["key"] == "deletedFile":
+                del tree[path]
+                commit.deleted.append(path)
+                continue
+            is_lfs = line["key"] == "lfsFile"
+            tree[path] = self.blobs[value["oid"]] if is_lfs else base64.b64decode(value["content"])
+            commit.added.append(path)
+        digest = hashlib.sha1(repository.head.encode())
+        for path, content in sorted(tree.items()):
+            digest.update(path.encode() + hashlib.sha1(content).digest())
+        repository.head = digest.hexdigest()
+        repository.trees[repository.head] = tree
+        self.commits.append(commit)
+        return {"success": True, "commitOid": repository.head, "commitUrl": f"{self.url}/{repo_id}/commit/1"}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: FakeHub
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_any(self):
+        path = unquote(urlsplit(self.path).path)
+        body = self.read_body()
+        for pattern, answer in self.ROUTES:
+            match = re.fullmatch(pattern, path)
+            if match:
+                return answer(self, body, **match.groupdict())
+        self.hub.unknown.append(f"{self.command} {path}")
+        return self.refuse("Unknown")
+
+    do_GET = do_POST = do_PUT = do_HEAD = do_any  # noqa: N815
+
+    def read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def answer(self, content, status=200, **headers):
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def refuse(self, code, status=404, **headers):
+        self.answer({"error": code}, status, X_Error_Code=code, **headers)
+
+    # What follows answers one kind of request each.
+
+    def whoami(self, body):
+        self.answer({"name": self.hub.user, "type": "user", "orgs": [{"name": "org"}]})
+
+    def validate_yaml(self, body):
+        self.answer({"errors": [], "warnings": []})
+
+    def create(self, body):
+        request = json.loads(body)
+        name = f"{request.get('organization') or self.hub.user}/{request['name']}"
+        if name in self.hub.repositories:
+            return self.answer({"error": "exists", "url": f"{self.hub.url}/{name}", "id": name}, status=409)
+        return self.answer(self.hub.create(request))
+
+    def preupload(self, body, repo_id):
+        files = json.loads(body)["files"]
+        modes = {True: "lfs", False: "regular"}
+        self.answer(
+            {
+                "files": [
+                    {
+                        "path": file["path"],
+                        "uploadMode": modes[file["path"].endswith(".safetensors")],
+                        "shouldIgnore": False,
+                        "oid": None,
+                    }
+                    for file in files
+                ]
+            }
+        )
+
+    def lfs_batch(self, body, repo_id):
+        objects = [
+            {"oid": o["oid"], "size": o["size"], "actions": {"upload": {"href": f"{self.hub.url}/lfs/{o['oid']}"}}}
+            for o in json.loads(body)["objects"]
+        ]
+        self.answer({"transfer": "basic", "objects": objects}, Content_Type="application/vnd.git-lfs+json")
+
+    def lfs_put(self, body, oid):
+        if hashlib.sha256(body).hexdigest() != oid:
+            return self.refuse("BadDigest", status=400)
+        self.hub.blobs[oid] = body
+        return self.answer(b"")
+
+    def commit(self, body, repo_id):
+        self.answer(self.hub.commit(repo_id, [json.loads(line) for line in body.splitlines()]))
+
+    def find(self, repo_id, revision):
+        """(sha, files) of a revision, or None after having refused."""
+        if repo_id not in self.hub.repositories:
+            return self.refuse("RepoNotFound")
+        try:
+            return self.hub.repositories[repo_id].tree(revision)
+        except KeyError:
+            return self.refuse("RevisionNotFound")
+
+    def info(self, body, repo_id, revision="main"):
+        if found := self.find(repo_id, revision or "main"):
+            sha, tree = found
+            siblings = [{"rfilename": path} for path in sorted(tree)]
+            self.answer({"id": repo_id, "modelId": repo_id, "sha": sha, "private": False, "siblings": siblings})
+
+    def list_tree(self, body, repo_id, revision):
+        if found := self.find(repo_id, revision):
+            self.answer(
+                [
+                    {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                    for path, content in sorted(found[1].items())
+                ]
+            )
+
+    def resolve(self, body, repo_id, revision, path):
+        if found := self.find(repo_id, revision):
+            sha, tree = found
+            if path not in tree:
+                return self.refuse("EntryNotFound", X_Repo_Commit=sha)
+            etag = f'"{hashlib.sha1(tree[path]).hexdigest()}"'
+            return self.answer(tree[path], ETag=etag, X_Repo_Commit=sha, Content_Type="application/octet-stream")
+
+    REPO = r"(?P<repo_id>[^/]+/[^/]+)"
+    ROUTES = [
+        (r"/api/whoami-v2", whoami),
+        (r"/api/validate-yaml", validate_yaml),
+        (r"/api/repos/create", create),
+        (rf"/api/models/{REPO}/preupload/main", preupload),
+        (rf"/api/models/{REPO}/commit/main", commit),
+        (rf"/{REPO}\.git/info/lfs/objects/batch", lfs_batch),
+        (r"/lfs/(?P<oid>[0-9a-f]+)", lfs_put),
+        (rf"/api/models/{REPO}/tree/(?P<revision>[^/]+)(/.*)?", list_tree),
+        (rf"/api/models/{REPO}(/revision/(?P<revision>[^/]+))?", info),
+        (rf"/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", resolve),
+    ]

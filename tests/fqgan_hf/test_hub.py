@@ -1,0 +1,337 @@
+"""Folders and cards as they go to the Hub, and the way there and back over HTTP."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jinja2
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+import fqgan_hf
+import fqgan_hf.modeling
+from fqgan_hf import (
+    FARConfig,
+    FARForImageGeneration,
+    FARPipeline,
+    FQGANImageProcessor,
+    FQGANModel,
+    FQGANPipeline,
+    hub,
+)
+
+
+CODE = {
+    "tokenizer": {"modeling_fqgan.py", "image_processing_fqgan.py"},
+    "generator": {"configuration_far.py", "modeling_far.py"},
+}
+
+
+def load_fakehub():
+    """tests/fakehub.py; pytest's importlib mode puts no folder of tests on the path."""
+    spec = importlib.util.spec_from_file_location("fakehub", Path(__file__).parent.parent / "fakehub.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fakehub"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_models(num_codebooks=2):
+    torch.manual_seed(0)
+    vqmodel = FQGANModel(
+        block_out_channels=(32, 32, 32), norm_num_groups=8, latent_channels=16, sample_size=16, layers_per_block=1,
+        num_codebooks=num_codebooks, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
+    ).eval()  # fmt: skip
+    config = FARConfig(
+        num_codebooks=num_codebooks, codebook_size=32, num_classes=10, grid_height=4, grid_width=4, hidden_size=32,
+        num_hidden_layers=2, num_attention_heads=2, num_head_layers=1, tokenizer_fingerprint=vqmodel.fingerprint(),
+        id2label={i: f"digit_{i}" for i in range(10)},
+    )  # fmt: skip
+    transformer = FARForImageGeneration(config).eval()
+    for lm_head in transformer.lm_heads:  # zero when new: every code equally likely
+        torch.nn.init.normal_(lm_head.weight)
+    return vqmodel, transformer
+
+
+def make_pipeline(num_codebooks=2):
+    vqmodel, transformer = make_models(num_codebooks)
+    pipe = FARPipeline(vqmodel, transformer, FQGANImageProcessor(size=16, multiple_of=4))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def data_files(folder: Path) -> set[str]:
+    """Everything in a folder but its code."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".py"}
+
+
+def assert_code_is_whole(folder: Path, *parts: str) -> None:
+    """The classes' files are there, as they are in the package, with every file that they import, and nothing else."""
+    present = {path.name for path in folder.glob("*.py")}
+    wanted = set().union(*(CODE[part] for part in parts))
+    reachable = set()
+    while wanted:
+        name = wanted.pop()
+        reachable.add(name)
+        source = (Path(fqgan_hf.modeling.__file__).parent / name).read_text(encoding="utf-8")
+        assert (folder / name).read_text(encoding="utf-8") == source
+        wanted |= {
+            f"{module}.py" for module in re.findall(r"^ *from \.(\w+) import", source, re.MULTILINE)
+        } - reachable
+    assert present == reachable
+
+
+def run_python(script: str, env: dict[str, str], cwd: Path) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **env}, cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout
+
+
+class TestExport:
+    @pytest.mark.parametrize("num_codebooks", [1, 2, 3, 4])
+    def test_tokenizer(self, tmp_path, num_codebooks):
+        vqmodel, _ = make_models(num_codebooks)
+        assert hub.export(vqmodel, tmp_path / "out") == tmp_path / "out"
+        assert data_files(tmp_path / "out") == {
+            "config.json", "diffusion_pytorch_model.safetensors", "preprocessor_config.json", "README.md",
+        }  # fmt: skip
+        assert_code_is_whole(tmp_path / "out", "tokenizer")
+        config = json.loads((tmp_path / "out" / "config.json").read_text())
+        assert config["auto_map"] == {"AutoModel": "modeling_fqgan.FQGANModel"}
+        reloaded = FQGANModel.from_pretrained(tmp_path / "out")
+        assert reloaded.fingerprint() == vqmodel.fingerprint()
+        processor = FQGANImageProcessor.from_pretrained(tmp_path / "out")
+        assert (processor.size, processor.multiple_of) == (16, 4)
+
+    def test_generator(self, tmp_path):
+        _, transformer = make_models()
+        hub.export(transformer, tmp_path)
+        assert data_files(tmp_path) == {"config.json", "generation_config.json", "model.safetensors", "README.md"}
+        assert_code_is_whole(tmp_path, "generator")
+        assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == {
+            "AutoConfig": "configuration_far.FARConfig",
+            "AutoModel": "modeling_far.FARForImageGeneration",
+        }
+        assert transformer._auto_class is None, "exporting must not register classes globally"
+
+    def test_pipeline_carries_all_code_and_no_local_path(self, tmp_path):
+        make_pipeline().save_pretrained(str(tmp_path / "saved"))
+        pipe = FARPipeline.from_pretrained(tmp_path / "saved")
+        hub.export(pipe, tmp_path / "out")
+        assert {name for name in data_files(tmp_path / "out") if "/" not in name} == {"model_index.json", "README.md"}
+        assert_code_is_whole(tmp_path / "out", "tokenizer", "generator")
+        assert "auto_map" not in json.loads((tmp_path / "out/vqmodel/config.json").read_text())
+        for path in (tmp_path / "out").rglob("*.json"):
+            assert str(tmp_path) not in path.read_text(), path
+
+    def test_card_can_be_left_alone(self, tmp_path):
+        (tmp_path / "README.md").write_text("my own words")
+        hub.export(make_models()[0], tmp_path, write_card=False)
+        assert (tmp_path / "README.md").read_text() == "my own words"
+
+    def test_variant_and_shards(self, tmp_path):
+        hub.export(make_models()[1], tmp_path, variant="bf16", max_shard_size="100KB")
+        assert "model.safetensors.index.bf16.json" in data_files(tmp_path)
+        FARForImageGeneration.from_pretrained(tmp_path, variant="bf16")
+
+    def test_refuses_other_objects(self, tmp_path):
+        with pytest.raises(ValueError, match="only FQGANModel, .* can be exported, got Linear"):
+            hub.export(torch.nn.Linear(1, 1), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ValueError, match="directory must be a folder, got the file"):
+            hub.export(make_models()[0], tmp_path / "file")
+
+
+class TestCard:
+    def objects(self):
+        pipe = make_pipeline(3)
+        return {
+            "fqgan.md": pipe.vqmodel,
+            "far.md": pipe.transformer,
+            "far_pipeline.md": pipe,
+            "fqgan_pipeline.md": FQGANPipeline(pipe.vqmodel, pipe.image_processor),
+        }
+
+    def test_every_kind_parses_with_license_tags_and_figures(self):
+        info = hub.CardInfo(
+            license="cc-by-nc-4.0",
+            datasets=["org/digits", "scikit-learn's digits"],
+            metrics={"rFID": torch.tensor(0.5), "PSNR": 22},
+            evaluation_dataset="held-out digits",
+            training="Forty epochs.",
+            tags=["digits"],
+        )
+        for template, obj in self.objects().items():
+            text = hub.render_card(obj, "org/name", info)
+            card = ModelCard(text)
+            assert card.data.license == "cc-by-nc-4.0", template
+            assert {"fqgan", "digits"} <= set(card.data.tags)
+            assert card.data.datasets == ["org/digits"], "the front matter takes ids only"
+            assert [(r.metric_name, r.metric_value) for r in card.data.eval_results] == [("rFID", 0.5), ("PSNR", 22.0)]
+            for part in ("scikit-learn's digits", "Forty epochs.", "| rFID | 0.5 |", '"org/name"', "3 of 32"):
+                assert part in text, (template, part)
+            assert "\n\n\n" not in text and "{{" not in text
+
+    def test_says_so_when_nothing_is_known(self):
+        text = hub.render_card(self.objects()["far.md"], "org/name")
+        assert "Nothing was recorded about the training" in text
+        assert "No figures were recorded" in text
+        assert ModelCard(text).data.eval_results is None
+
+    def test_names_the_fingerprints(self):
+        pipe = self.objects()["far_pipeline.md"]
+        assert hub.render_card(pipe, "org/name").count(pipe.vqmodel.fingerprint()[:16]) == 2
+
+    def test_undefined_variables_raise(self, monkeypatch):
+        monkeypatch.setitem(hub._FACTS, "generator", lambda model: {"parameters": 1})
+        with pytest.raises(jinja2.UndefinedError, match="num_codebooks"):
+            hub.render_card(self.objects()["far.md"], "org/name")
+
+    def test_metrics_need_a_dataset_and_finite_values(self):
+        with pytest.raises(ValueError, match="evaluation_dataset must name"):
+            hub.CardInfo(metrics={"FID": 1.0})
+        with pytest.raises(ValueError, match="metrics must be finite numbers, got FID = nan"):
+            hub.CardInfo(metrics={"FID": float("nan")}, evaluation_dataset="digits")
+
+
+class TestRegistration:
+    def test_tables_know_our_classes(self):
+        """The tables are internal to diffusers; this fails when a new version has moved them."""
+        from diffusers.pipelines import pipeline_loading_utils as tables
+
+        for name in hub.COMPONENTS:
+            assert tables.LOADABLE_CLASSES["fqgan_hf"][name] == ["save_pretrained", "from_pretrained"]
+            assert tables.ALL_IMPORTABLE_CLASSES[name] == ["save_pretrained", "from_pretrained"]
+
+    def test_pipelines_are_in_diffusers_namespace(self):
+        import diffusers
+
+        assert diffusers.FARPipeline is fqgan_hf.FARPipeline
+        assert diffusers.FQGANPipeline is fqgan_hf.FQGANPipeline
+
+    def test_registering_again_changes_nothing(self):
+        from diffusers.pipelines import pipeline_loading_utils as tables
+
+        before = {name: dict(classes) for name, classes in tables.LOADABLE_CLASSES.items()}
+        hub.register_with_diffusers()
+        assert before == tables.LOADABLE_CLASSES
+        assert not any(isinstance(finder, hub._FillTablesOnImport) for finder in sys.meta_path)
+
+
+PUSH = """
+import torch
+from fqgan_hf import FARForImageGeneration, FARPipeline
+from fqgan_hf.hub import CardInfo, push_to_hub
+
+pipe = FARPipeline.from_pretrained("pipeline")
+push_to_hub(pipe, "org/pipeline", private=True, card=CardInfo(license="mit"), max_shard_size="100KB")
+push_to_hub(pipe, "org/pipeline", write_card=False, commit_message="one file again")
+push_to_hub(pipe.vqmodel, "org/tokenizer")
+push_to_hub(pipe.transformer, "generator")
+for bad, name in ((object(), "org/bad"), (pipe, "no good name")):
+    try:
+        push_to_hub(bad, name)
+    except ValueError as error:
+        print(error)
+"""
+
+LOAD = """
+import torch
+import fqgan_hf
+from diffusers import DiffusionPipeline
+from safetensors.torch import save_file
+
+def images(pipe):
+    pipe.set_progress_bar_config(disable=True)
+    output = pipe(["digit 3", 5], output_type="pt", generator=torch.Generator().manual_seed(1))
+    return output.images.contiguous()
+
+results = {
+    "by_class": images(fqgan_hf.FARPipeline.from_pretrained("org/pipeline")),
+    "by_name_of_class": images(DiffusionPipeline.from_pretrained("org/pipeline")),
+}
+pipe = fqgan_hf.FARPipeline(
+    fqgan_hf.FQGANModel.from_pretrained("org/tokenizer"),
+    fqgan_hf.FARForImageGeneration.from_pretrained("tester/generator"),
+    fqgan_hf.FQGANImageProcessor.from_pretrained("org/tokenizer"),
+)
+results["by_parts"] = images(pipe)
+save_file(results, "images.safetensors")
+"""
+
+
+LOAD_WITHOUT_PACKAGE = """
+import importlib.abc, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname.split(".")[0] in ("fqgan_hf", "modeling", "training"):
+            raise ModuleNotFoundError(f"No module named {fullname!r}")
+
+sys.meta_path.insert(0, Absent())
+import diffusers, torch, transformers
+from safetensors.torch import save_file
+
+codes = {}
+for name, subfolder in (("tester/generator", ""), ("org/pipeline", "transformer")):
+    generator = transformers.AutoModel.from_pretrained(name, subfolder=subfolder, trust_remote_code=True)
+    codes[name] = generator.generate(
+        class_labels=[3, 5], guidance_scale=2.0, generator=torch.Generator().manual_seed(1)
+    )
+tokenizer = diffusers.AutoModel.from_pretrained("org/tokenizer", trust_remote_code=True)
+with torch.no_grad():
+    codes["org/tokenizer"] = tokenizer.encode(torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16)).codes
+save_file(codes, "codes.safetensors")
+"""
+
+
+def test_push_and_reload_by_name(tmp_path):
+    """A pipeline and its parts go to a Hub; fresh processes load them by name, with and without this package."""
+    from safetensors.torch import load_file
+
+    pipe = make_pipeline()
+    pipe.save_pretrained(str(tmp_path / "pipeline"))
+    expected = pipe([3, 5], output_type="pt", generator=torch.Generator().manual_seed(1)).images
+    expected_codes = pipe.transformer.generate([3, 5], guidance_scale=2.0, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected_grid = pipe.vqmodel.encode(torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16)).codes
+
+    with load_fakehub().FakeHub() as fake:
+        messages = run_python(PUSH, fake.environment(tmp_path / "pusher"), tmp_path).splitlines()
+        run_python(LOAD, fake.environment(tmp_path / "loader"), tmp_path)
+        run_python(LOAD_WITHOUT_PACKAGE, fake.environment(tmp_path / "other loader"), tmp_path)
+
+    assert messages[0].endswith("can be exported, got object")
+    assert "no good name" in messages[1]
+    assert fake.unknown == []
+    assert set(fake.repositories) == {"org/pipeline", "org/tokenizer", "tester/generator"}
+    assert fake.repositories["org/pipeline"].private
+    assert not fake.repositories["org/tokenizer"].private
+
+    sharded, single, *_ = fake.commits
+    assert len(fake.commits) == 4, "one commit a push"
+    assert sharded.summary == "Upload FARPipeline"
+    assert single.summary == "one file again"
+    shards = {path for path in sharded.added if "-of-" in path}
+    assert len(shards) >= 4 and any(path.startswith("vqmodel/") for path in shards)
+    assert set(single.deleted) == shards | {path for path in sharded.added if "index.json" in path} - {
+        "model_index.json"
+    }
+    card = fake.files("org/pipeline")["README.md"].decode()
+    assert ModelCard(card).data.license == "mit", "the second push left the card alone"
+    assert 'FARPipeline.from_pretrained("org/pipeline")' in card
+    assert 'from_pretrained("tester/generator")' in fake.files("tester/generator")["README.md"].decode()
+
+    for name, images in load_file(tmp_path / "images.safetensors").items():
+        torch.testing.assert_close(images, expected, rtol=0, atol=1e-5, msg=name)
+    codes = load_file(tmp_path / "codes.safetensors")
+    assert torch.equal(codes.pop("org/tokenizer"), expected_grid)
+    assert len(codes) == 2 and all(torch.equal(c, expected_codes) for c in codes.values())
