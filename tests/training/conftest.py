@@ -1,0 +1,130 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""A tiny folder of images, tiny configurations, and the scripts run in this process."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate.state import AcceleratorState, GradientState
+from PIL import Image
+
+
+CLASSES = ("circle", "square", "stripes")
+NUM_IMAGES = 24
+
+TOKENIZER = {
+    "block_out_channels": [8, 16, 16],
+    "layers_per_block": 1,
+    "latent_channels": 16,
+    "norm_num_groups": 4,
+    "sample_size": 16,
+    "codebook_size": 32,
+    "codebook_dim": 4,
+    "adapter_num_layers": 1,
+    "adapter_num_heads": 2,
+}
+GENERATOR = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_head_layers": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Each run in this process sets accelerate's shared state up anew."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory) -> Path:
+    """24 pictures of 20x24 pixels in three class folders."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:20, :24]
+    for i in range(NUM_IMAGES):
+        name = CLASSES[i % 3]
+        center, radius = rng.integers(6, 14, 2), rng.integers(3, 7)
+        mask = {
+            "circle": (y - center[0]) ** 2 + (x - center[1]) ** 2 < radius**2,
+            "square": (abs(y - center[0]) < radius) & (abs(x - center[1]) < radius),
+            "stripes": (x + center[0]) // radius % 2 == 0,
+        }[name]
+        pixels = np.where(mask[..., None], rng.integers(0, 256, 3), rng.integers(0, 256, 3)).astype(np.uint8)
+        (folder / name).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / name / f"{i:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer_config(tmp_path_factory) -> Callable[[int], Path]:
+    """Path of a tiny tokenizer's config.json, by number of codebooks."""
+    folder = tmp_path_factory.mktemp("tokenizers")
+
+    def write(num_codebooks: int) -> Path:
+        path = folder / f"{num_codebooks}.json"
+        path.write_text(json.dumps({**TOKENIZER, "num_codebooks": num_codebooks}))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def generator_config(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("generator") / "config.json"
+    path.write_text(json.dumps(GENERATOR))
+    return path
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory) -> Path:
+    """Where `datasets` may write."""
+    return tmp_path_factory.mktemp("datasets")
+
+
+@pytest.fixture(scope="session")
+def tokenizer_options(image_folder, tokenizer_config, cache_dir) -> Callable[..., list[str]]:
+    """Command line of a six-step tokenizer training with every loss switched on; keywords change options."""
+
+    def make(output_dir: Path, num_codebooks: int = 2, **changes) -> list[str]:
+        options = {
+            "train_data_dir": image_folder,
+            "cache_dir": cache_dir,
+            "model_config_name_or_path": tokenizer_config(num_codebooks),
+            "output_dir": output_dir,
+            "train_batch_size": 4,
+            "max_train_steps": 6,
+            "disc_start": 3,
+            "disc_num_layers": 2,
+            "disc_channels": 8,
+            "logging_steps": 1,
+            "learning_rate": 1e-3,
+            **changes,
+        }
+        return to_words(options)
+
+    return make
+
+
+def to_words(options: dict) -> list[str]:
+    return [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="session")
+def to_command() -> Callable[[dict], list[str]]:
+    """Options as command-line words."""
+    return to_words
+
+
+@pytest.fixture(scope="session")
+def read_metrics() -> Callable[[Path], list[dict]]:
+    def read(output_dir: Path) -> list[dict]:
+        return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+
+    return read

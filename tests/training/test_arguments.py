@@ -1,0 +1,134 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""Options: file and command line, names that nothing knows, and that every option is read by something."""
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+import fqgan_hf.training.arguments
+from fqgan_hf.training.arguments import (
+    PRESETS,
+    ImageDataArguments,
+    TrainingArguments,
+    load_model_config,
+    parse_arguments,
+)
+from fqgan_hf.training.extract_codes import ExtractCodesArguments
+from fqgan_hf.training.train_far import TrainFARArguments
+from fqgan_hf.training.train_far import main as train_far
+from fqgan_hf.training.train_fqgan import TrainFQGANArguments
+from fqgan_hf.training.train_fqgan import main as train_fqgan
+
+
+TRAINING = Path(fqgan_hf.training.arguments.__file__).parent
+SCRIPTS = (TrainFQGANArguments, ExtractCodesArguments, TrainFARArguments)
+
+
+def test_every_option_is_read():
+    read = {"config"}  # the parser's own, tested below
+    for path in TRAINING.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args"):
+                read.add(node.attr)
+    for options in (*SCRIPTS, ImageDataArguments, TrainingArguments):
+        unread = {option.name for option in fields(options)} - read
+        assert not unread, f"nothing reads {sorted(unread)} of {options.__name__}"
+
+
+def test_every_option_explains_itself():
+    for options in SCRIPTS:
+        for option in fields(options):
+            assert option.metadata.get("help", "").endswith((".", ";")), f"--{option.name} has no sentence of help"
+
+
+def test_command_line_over_file_over_default(tmp_path):
+    (tmp_path / "model.json").write_text("{}")
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        "dataset_name: a\noutput_dir: b\nlearning_rate: 3e-4\nuse_ema: true\nrandom_flip: false\n"
+        "max_train_steps: null\ntrain_batch_size: 3\nmodel_config_name_or_path: model.json\n"
+    )
+    args = parse_arguments(TrainFQGANArguments, ["--train_batch_size", "5", "--config", str(config), "--seed", "9"])
+    assert (args.train_batch_size, args.seed, args.max_train_steps) == (5, 9, None)
+    assert (args.learning_rate, args.use_ema, args.random_flip) == (3e-4, True, False)
+    assert args.model_config_name_or_path == str(tmp_path / "model.json"), "found beside the file that names it"
+    assert args.disc_start == 20000
+
+
+def test_wrong_files(tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text("learning_rat: 1\n")
+    with pytest.raises(ValueError, match=r"unknown options \['learning_rat'\]"):
+        parse_arguments(TrainFARArguments, ["--config", str(config)])
+    config.write_text("- 1\n")
+    with pytest.raises(ValueError, match="must hold a mapping of options to values, got list"):
+        parse_arguments(TrainFARArguments, ["--config", str(config)])
+    with pytest.raises(FileNotFoundError, match="one of the presets .*digits-far.*got 'no-such-preset'"):
+        parse_arguments(TrainFARArguments, ["--config", "no-such-preset"])
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_model_config(str(tmp_path / "missing.json"))
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_parse(preset, tmp_path):
+    names = set(yaml.safe_load(preset.read_text(encoding="utf-8")))
+    is_tokenizer = "resolution" in names
+    options = TrainFQGANArguments if is_tokenizer else TrainFARArguments
+    words = ["--output_dir", "o", *(["--train_data_dir", str(tmp_path)] if is_tokenizer else ["--codes_dir", "c"])]
+    args = parse_arguments(options, ["--config", preset.stem, *words])
+    if args.model_config_name_or_path:
+        load_model_config(args.model_config_name_or_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_batch_size": 0}, "train_batch_size must be at least 1, got 0"),
+        ({"learning_rate": 0}, "learning_rate must be greater than 0, got 0"),
+        ({"ema_decay": 1}, r"ema_decay must be in \[0, 1\), got 1"),
+        ({"disc_weight": -1}, "disc_weight must be at least 0, got -1"),
+        ({"max_resize_ratio": 0.5}, "max_resize_ratio must be at least 1, got 0.5"),
+        ({"resolution": 18}, "divisible by the downsampling factor 4, got 18x18"),
+        ({"disc_num_layers": 3}, "needs images of at least 24 pixels, got resolution 16"),
+        ({"train_batch_size": 100}, "must be at most the 24 training samples"),
+        ({"validation_split": "test"}, "validation_split needs --dataset_name"),
+        ({"pretrained_model_name_or_path": "x"}, "at most one of --model_config_name_or_path and"),
+        ({"resume_from_checkpoint": "nowhere"}, "must be `latest` or a complete checkpoint"),
+    ],
+)
+def test_bad_input_is_named(changes, message, tokenizer_options, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train_fqgan(tokenizer_options(tmp_path / "out", **changes))
+
+
+def test_misspelt_model_configuration(tokenizer_options, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"num_codebook": 2}))
+    with pytest.raises(ValueError, match=r"FQGANModel has no \['num_codebook'\]"):
+        train_fqgan(tokenizer_options(tmp_path / "out", model_config_name_or_path=path))
+
+
+def test_generator_without_codes(to_command, tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"codes_dir must be a folder written by extract_codes.*manifest\.json"
+    ):
+        train_far(to_command({"codes_dir": tmp_path, "output_dir": tmp_path / "out"}))
+
+
+def test_launch_that_would_train_alone(tokenizer_options, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="the launcher started 2 processes, but each would work alone"):
+        train_fqgan(tokenizer_options(tmp_path / "out"))
+
+
+def test_help_reads_well():
+    command = [sys.executable, "-m", "fqgan_hf.training.train_far", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "Train a FAR generator on the codes" in text
+    assert "--learning_rate" in text and "(default: 0.0001)" in text

@@ -1,0 +1,184 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""The store of codes: what is written is read, shards are whole, and other extractions are refused."""
+
+import json
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.training.codes import CodeSequences, CodesManifest, finish, load_rows, shard_name, write_shard
+from fqgan_hf.training.data import to_pixel_values
+from fqgan_hf.training.extract_codes import CROPS, ten_crop
+from fqgan_hf.training.extract_codes import main as extract_codes
+
+from .conftest import NUM_IMAGES, TOKENIZER
+
+
+@pytest.fixture
+def manifest() -> CodesManifest:
+    return CodesManifest(
+        tokenizer="t",
+        tokenizer_fingerprint="f" * 64,
+        num_codebooks=3,
+        codebook_size=65536,
+        grid=[2, 5],
+        resolution=16,
+        crop="flip",
+        views=CROPS["flip"][0],
+        source="s",
+        shard_size=4,
+        num_rows=10,
+        id2label={"0": "a", "1": "b"},
+    )
+
+
+@pytest.fixture
+def store(manifest, tmp_path) -> torch.Tensor:
+    """Ten rows in shards of four; the codes."""
+    codes = torch.randint(0, 65536, (10, *manifest.shape))
+    codes[0].flatten()[:2] = torch.tensor([0, 65535])
+    for number, start in enumerate(range(0, 10, 4)):
+        part = codes[start : start + 4]
+        ids = [f"image-{i}" for i in range(start, start + len(part))]
+        write_shard(tmp_path / shard_name(number), manifest, ids, [i % 2 for i in range(len(part))], part)
+    finish(tmp_path, manifest)
+    return codes
+
+
+def test_round_trip_in_16_bits(store, manifest, tmp_path, cache_dir):
+    read = CodesManifest.load(tmp_path)
+    assert read == manifest
+    rows = load_rows(tmp_path, read, str(cache_dir))
+    assert rows.features["codes"].feature.dtype == "uint16"
+    assert rows["id"][:] == [f"image-{i}" for i in range(10)]
+    sequences = CodeSequences(rows, read, range(10))
+    for i, item in enumerate(sequences.__getitems__(range(10))):
+        # (views, K, h, w) of row i: the first view, positions first
+        expected = store[i, 0].permute(1, 2, 0).reshape(10, 3)
+        assert item["codes"].dtype == torch.int64 and torch.equal(item["codes"], expected)
+        assert item["class_labels"] == i % 4 % 2
+
+
+def test_views_are_drawn_by_seed_epoch_and_row(store, manifest, tmp_path, cache_dir):
+    sequences = CodeSequences(load_rows(tmp_path, manifest, str(cache_dir)), manifest, [3, 7], seed=1)
+    views = {torch.equal(sequences[(epoch, 1)]["codes"], sequences[(0, 1)]["codes"]) for epoch in range(20)}
+    assert views == {True, False}
+    assert torch.equal(sequences[(5, 0)]["codes"], sequences[(5, 0)]["codes"])
+    assert sequences[(0, 1)]["index"] == 7
+
+
+def test_streams_with_datasets(store, tmp_path):
+    stream = datasets.load_dataset("parquet", data_files=str(tmp_path / "*.parquet"), split="train", streaming=True)
+    row = next(iter(stream))
+    assert row["id"] == "image-0" and np.array_equal(row["codes"], store[0].flatten())
+
+
+def test_damage_is_noticed(store, manifest, tmp_path):
+    path = tmp_path / shard_name(1)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"shard-00001\.parquet is missing or was changed"):
+        load_rows(tmp_path, manifest)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"shard-00001\.parquet is missing or was changed"):
+        load_rows(tmp_path, manifest)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not a manifest of codes"):
+        CodesManifest.load(tmp_path)
+
+
+def test_codes_that_do_not_fit_are_refused(manifest, tmp_path):
+    with pytest.raises(ValueError, match="codes must have shape"):
+        write_shard(tmp_path / "x", manifest, ["a"], [0], torch.full((1, *manifest.shape), 65536))
+    assert not list(tmp_path.iterdir())
+
+
+def test_ten_crop_is_the_published_one():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 420, 3), dtype=np.uint8))
+    crops = ten_crop(image, 256)
+    assert len(crops) == len(CROPS["ten-crop"][0]) == 10
+    scaled = image.resize((393, 281), Image.Resampling.LANCZOS)
+    boxes = [(0, 0), (137, 0), (0, 25), (137, 25), (68, 12)]
+    for crop, (left, top) in zip(crops, boxes, strict=False):
+        assert np.array_equal(crop, scaled.crop((left, top, left + 256, top + 256)))
+    assert np.array_equal(np.asarray(crops[9]), np.asarray(crops[4])[:, ::-1])
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    model = FQGANModel(**TOKENIZER, num_codebooks=2)
+    model.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture
+def options(tokenizer, image_folder, cache_dir, to_command):
+    def make(output_dir, **changes):
+        values = {
+            "train_data_dir": image_folder,
+            "cache_dir": cache_dir,
+            "tokenizer": tokenizer,
+            "output_dir": output_dir,
+        }
+        return to_command({**values, "shard_size": 10, "batch_size": 3, **changes})
+
+    return make
+
+
+@pytest.mark.parametrize("crop", list(CROPS))
+def test_extraction(crop, options, tokenizer, image_folder, tmp_path):
+    extract_codes(options(tmp_path, crop=crop))
+    manifest = CodesManifest.load(tmp_path)
+    model = FQGANModel.from_pretrained(str(tokenizer))
+    assert manifest.tokenizer_fingerprint == model.fingerprint()
+    assert [shard["rows"] for shard in manifest.shards] == [10, 10, 4] and manifest.num_rows == NUM_IMAGES
+    assert manifest.id2label == {"0": "circle", "1": "square", "2": "stripes"}
+    rows = load_rows(tmp_path, manifest)
+    assert len(set(rows["id"])) == NUM_IMAGES
+    for i in (0, 13):
+        views = CROPS[crop][1](Image.open(image_folder / rows[i]["id"]).convert("RGB"), 16)
+        codes = model.eval().encode(torch.stack([to_pixel_values(view) for view in views])).codes
+        assert np.array_equal(np.reshape(rows[i]["codes"], manifest.shape), codes)
+        assert manifest.id2label[str(rows[i]["label"])] == rows[i]["id"].split("/")[0]
+
+
+def test_stopped_extraction_goes_on(options, tmp_path, monkeypatch):
+    extract_codes(options(tmp_path / "whole"))
+    import fqgan_hf.training.extract_codes as script
+
+    calls = []
+
+    def stop_at_second(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return write_shard(*args)
+
+    monkeypatch.setattr(script, "write_shard", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        extract_codes(options(tmp_path / "stopped"))
+    with pytest.raises(FileNotFoundError, match="continues when it is run again"):
+        CodesManifest.load(tmp_path / "stopped")
+    (tmp_path / "stopped" / "shard-00001.parquet.tmp").write_bytes(b"half a shard")
+    monkeypatch.undo()
+    before = (tmp_path / "stopped" / shard_name(0)).stat().st_mtime_ns
+    extract_codes(options(tmp_path / "stopped"))
+    assert (tmp_path / "stopped" / shard_name(0)).stat().st_mtime_ns == before, "written once"
+    whole, resumed = (CodesManifest.load(tmp_path / name) for name in ("whole", "stopped"))
+    assert whole.shards == resumed.shards
+
+
+def test_other_extraction_in_the_same_folder(options, tmp_path):
+    extract_codes(options(tmp_path))
+    with pytest.raises(ValueError, match=r"shard-00000\.parquet of another extraction"):
+        extract_codes(options(tmp_path, crop="plain"))
+    metadata = pq.read_metadata(tmp_path / shard_name(0)).metadata
+    assert json.loads(metadata[b"fqgan_hf.extraction"])["crop"] == "flip"

@@ -1,0 +1,168 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""Turn images into the codes that FAR is trained on, once, with a trained tokenizer.
+
+    accelerate launch -m fqgan_hf.training.extract_codes --tokenizer outputs/fqgan --train_data_dir images/ \
+        --crop ten-crop --output_dir outputs/codes
+
+Writes parquet shards and `manifest.json` (see `fqgan_hf.training.codes`). Any number of processes writes the same
+rows; a run that was stopped goes on where it was when started again.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.training.arguments import ImageDataArguments, check_at_least, option, parse_arguments
+from fqgan_hf.training.codes import CodesManifest, finish, is_written, shard_name, write_shard
+from fqgan_hf.training.data import LabelledImages, center_crop, load_images, resize_short_side, to_pixel_values
+from fqgan_hf.training.loop import check_launch
+
+
+logger = get_logger(__name__)
+
+
+def plain(image: Image.Image, size: int) -> list[Image.Image]:
+    return [center_crop(image, size)]
+
+
+def flip(image: Image.Image, size: int) -> list[Image.Image]:
+    crop = center_crop(image, size)
+    return [crop, ImageOps.mirror(crop)]
+
+
+def ten_crop(image: Image.Image, size: int) -> list[Image.Image]:
+    """Short side 1.1 times the crop; four corners, the middle, and their mirror images (published: 281 and 256)."""
+    image = resize_short_side(image, int(1.1 * size))
+    right, bottom = image.width - size, image.height - size
+    corners = [(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)]
+    crops = [image.crop((left, top, left + size, top + size)) for left, top in corners]
+    return crops + [ImageOps.mirror(crop) for crop in crops]
+
+
+_TEN = ["top-left", "top-right", "bottom-left", "bottom-right", "center"]
+
+CROPS: dict[str, tuple[list[str], Callable[[Image.Image, int], list[Image.Image]]]] = {
+    "plain": (["center"], plain),
+    "flip": (["center", "center-flip"], flip),
+    "ten-crop": (_TEN + [f"{name}-flip" for name in _TEN], ten_crop),
+}
+
+
+@dataclass(kw_only=True)
+class ExtractCodesArguments(ImageDataArguments):
+    """Options of this script."""
+
+    tokenizer: str = field(metadata={"help": "Folder or Hub name of the trained tokenizer."})
+    output_dir: str = field(metadata={"help": "Folder for the codes."})
+    config: str | None = option(None, "YAML file of options, or the name of a preset; the command line wins over it.")
+    crop: Literal["plain", "flip", "ten-crop"] = option("flip", "Views of each image; training picks one at random.")
+    batch_size: int = option(64, "Images per process in one forward pass.")
+    shard_size: int = option(10000, "Images per file; also what is lost at most when a run is stopped.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_at_least(self, 1, "batch_size", "shard_size")
+
+
+class Views(Dataset):
+    """All views of the images in a range: `(views, 3, H, W)` in [-1, 1]."""
+
+    def __init__(self, images: LabelledImages, indices: range, crop: str, resolution: int):
+        self.images = images
+        self.indices = indices
+        self.make_views = CROPS[crop][1]
+        self.resolution = resolution
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor | int | str]:
+        index = self.indices[position]
+        image, label = self.images[index]
+        if not 0 <= label < len(self.images.label_names):
+            raise ValueError(f"image {self.images.name(index)!r} has label {label}: is this a split without labels?")
+        views = [to_pixel_values(view) for view in self.make_views(image, self.resolution)]
+        return {"views": torch.stack(views), "label": label, "id": self.images.name(index)}
+
+
+@torch.no_grad()
+def encode_shard(model: FQGANModel, views: Views, args: ExtractCodesArguments, device, bar: tqdm):
+    """Ids, labels and codes `(images, views, K, h, w)` of one shard."""
+    ids, labels, codes = [], [], []
+    for batch in DataLoader(views, args.batch_size, num_workers=args.dataloader_num_workers):
+        # View by view, so that the batch in memory is batch_size whatever the number of views.
+        grids = [model.encode(pixel_values.to(device)).codes for pixel_values in batch["views"].unbind(1)]
+        codes.append(torch.stack(grids, dim=1).cpu())
+        ids += batch["id"]
+        labels += batch["label"].tolist()
+        bar.update(len(batch["id"]))
+    return ids, labels, torch.cat(codes)
+
+
+def main(argv: list[str] | None = None) -> None:
+    # Setup
+    args = parse_arguments(ExtractCodesArguments, argv)
+    accelerator = Accelerator()
+    check_launch(accelerator)
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    # Build
+    model = FQGANModel.from_pretrained(args.tokenizer).to(accelerator.device).eval()
+    resolution = args.resolution or model.config.sample_size
+    grid = model.grid_size(resolution, resolution)
+    if model.config.codebook_size > 2**16:
+        raise ValueError(
+            f"codes are stored in 16 bits: codebook_size must be at most 65536, got {model.config.codebook_size}"
+        )
+    with accelerator.main_process_first():
+        images = load_images(args)
+    manifest = CodesManifest(
+        tokenizer=args.tokenizer,
+        tokenizer_fingerprint=model.fingerprint(),
+        num_codebooks=model.config.num_codebooks,
+        codebook_size=model.config.codebook_size,
+        grid=list(grid),
+        resolution=resolution,
+        crop=args.crop,
+        views=CROPS[args.crop][0],
+        source=images.source,
+        shard_size=args.shard_size,
+        num_rows=len(images),
+        id2label={str(i): name for i, name in enumerate(images.label_names)},
+    )
+
+    # Loop: each process takes every n-th shard; which images a shard holds does not depend on n.
+    shards = [range(i, min(i + args.shard_size, len(images))) for i in range(0, len(images), args.shard_size)]
+    mine = list(enumerate(shards))[accelerator.process_index :: accelerator.num_processes]
+    bar = tqdm(
+        total=sum(len(indices) for _, indices in mine), unit="images", disable=not accelerator.is_local_main_process
+    )
+    for number, indices in mine:
+        path = folder / shard_name(number)
+        if is_written(path, manifest, len(indices)):
+            bar.update(len(indices))
+            continue
+        views = Views(images, indices, args.crop, resolution)
+        write_shard(path, manifest, *encode_shard(model, views, args, accelerator.device, bar))
+    bar.close()
+
+    # Save
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        finish(folder, manifest)
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

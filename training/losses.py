@@ -1,0 +1,156 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""The training objectives. Every function returns tensors; names for logging come with them, logging does not.
+
+Shapes: B batch, C channels, H W pixels, K codebooks, D feature width.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fqgan_hf.modeling.modeling_fqgan import FQGANOutput
+
+
+Scalars = dict[str, torch.Tensor]
+
+RECONSTRUCTION_LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss}
+
+
+@dataclass(frozen=True)
+class TokenizerLossWeights:
+    """
+    Weights of the terms that need no other network; the defaults are the published ones.
+
+    Source: arXiv 2411.16681, section 3 and its public configuration.
+    """
+
+    reconstruction: float = 1.0
+    codebook: float = 1.0
+    commitment: float = 0.25
+    entropy: float = 0.03
+    disentanglement: float = 0.1
+
+
+def tokenizer_loss(
+    pixel_values: torch.Tensor,
+    output: FQGANOutput,
+    weights: TokenizerLossWeights,
+    reconstruction: Literal["l2", "l1"] = "l2",
+) -> tuple[torch.Tensor, Scalars]:
+    """
+    Weighted sum of the reconstruction error and the quantizer's terms, each summed over the codebooks.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape `(batch, 3, height, width)`): The images, in [-1, 1].
+        output (`FQGANOutput`): Of the model, with `return_losses=True`.
+        weights (`TokenizerLossWeights`): A weight of 0 drops the term.
+        reconstruction (`str`): `"l2"` or `"l1"`, mean over pixels and channels.
+
+    Returns:
+        `tuple`: the loss, a scalar; and its terms *before* weighting under the names `loss/reconstruction`,
+        `loss/codebook/{k}`, `loss/commitment/{k}`, `loss/entropy/{k}`, `loss/disentanglement`.
+    """
+    error = RECONSTRUCTION_LOSSES[reconstruction](output.sample.float(), pixel_values.float())
+    losses = output.losses
+    loss = (
+        weights.reconstruction * error
+        + weights.codebook * losses.codebook.sum()
+        + weights.commitment * losses.commitment.sum()
+        + weights.entropy * losses.entropy.sum()
+        + weights.disentanglement * losses.disentanglement
+    )
+    scalars = {"loss/reconstruction": error.detach(), "loss/disentanglement": losses.disentanglement.detach()}
+    for name in ("codebook", "commitment", "entropy"):
+        for k, value in enumerate(getattr(losses, name).detach()):
+            scalars[f"loss/{name}/{k}"] = value
+    return loss, scalars
+
+
+def _hinge_discriminator(real, fake):
+    return 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
+
+
+def _logistic_discriminator(real, fake):
+    return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
+
+
+# Discriminator's and generator's side. "vanilla" is the minimax game of arXiv 1406.2661, equation 1; "non-saturating"
+# keeps its discriminator and has the generator maximise log D(G) instead (section 3 there). "hinge": arXiv 1705.02894.
+GAN_LOSSES = {
+    "hinge": (_hinge_discriminator, lambda fake: -fake.mean()),
+    "vanilla": (_logistic_discriminator, lambda fake: -F.softplus(fake).mean()),
+    "non-saturating": (_logistic_discriminator, lambda fake: F.softplus(-fake).mean()),
+}
+
+
+def discriminator_loss(
+    kind: str, real_logits: torch.Tensor, fake_logits: torch.Tensor
+) -> tuple[torch.Tensor, Scalars]:
+    """
+    The discriminator's loss, halved over its two kinds of input, before weighting.
+
+    Args:
+        kind (`str`): `"hinge"`, `"vanilla"` or `"non-saturating"`.
+        real_logits, fake_logits (`torch.Tensor`): Any shape; one logit per patch.
+    """
+    loss = GAN_LOSSES[kind][0](real_logits.float(), fake_logits.float())
+    scalars = {
+        "loss/discriminator": loss.detach(),
+        "discriminator/real": real_logits.detach().float().mean(),
+        "discriminator/fake": fake_logits.detach().float().mean(),
+    }
+    return loss, scalars
+
+
+def generator_loss(kind: str, fake_logits: torch.Tensor) -> tuple[torch.Tensor, Scalars]:
+    """The generator's adversarial loss, before weighting. See `discriminator_loss`."""
+    loss = GAN_LOSSES[kind][1](fake_logits.float())
+    return loss, {"loss/generator": loss.detach()}
+
+
+def adaptive_weight(loss: torch.Tensor, adversarial: torch.Tensor, last_layer: nn.Parameter) -> torch.Tensor:
+    """
+    Factor that makes the adversarial gradient at the decoder's last layer as long as that of the other terms.
+
+    Args:
+        loss, adversarial (`torch.Tensor` of shape `()`): Both with a graph, which is kept.
+        last_layer (`nn.Parameter`): Weight of the decoder's last convolution.
+
+    Returns:
+        `torch.Tensor` of shape `()`, detached, in [0, 10000].
+
+    Source: arXiv 2012.09841, equation 7.
+    """
+    (of_loss,) = torch.autograd.grad(loss, last_layer, retain_graph=True)
+    (of_adversarial,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
+    return (of_loss.norm() / (of_adversarial.norm() + 1e-4)).clamp(0.0, 1e4).detach()
+
+
+def representation_loss(
+    prediction: torch.Tensor, target: torch.Tensor, temperature: float = 1.0, offset: int = 0
+) -> torch.Tensor:
+    """
+    InfoNCE from a feature head's predictions to a teacher's features, with the other features as negatives.
+
+    Args:
+        prediction (`torch.Tensor` of shape `(batch, dim)`): Token 0 of the feature head's output.
+        target (`torch.Tensor` of shape `(candidates, dim)`):
+            The teacher's features: of this batch, or gathered from all processes.
+        temperature (`float`): Of the softmax over cosines; published: 1.
+        offset (`int`): Row of `target` that belongs to the first prediction: process index times batch when gathered.
+
+    Returns:
+        `torch.Tensor` of shape `()`. A single pair has no negatives, so that InfoNCE is constantly 0 there; one minus
+        the cosine then stands in, which has the same minimum and pulls in the same direction.
+
+    Source: arXiv 2411.16681, section 3.2 (one direction, in-batch negatives).
+    """
+    prediction = F.normalize(prediction.float(), dim=-1)
+    target = F.normalize(target.detach().float(), dim=-1)
+    if len(target) == 1:
+        return 1.0 - (prediction * target).sum(-1).mean()
+    logits = prediction @ target.T / temperature
+    return F.cross_entropy(logits, torch.arange(len(prediction), device=logits.device) + offset)
