@@ -1,0 +1,52 @@
+# `make demo` and `make test` set up everything they need in .venv, on a machine with Python >= 3.10 and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUT    ?= outputs/demo
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow quality style space bench wheel clean
+.NOTPARALLEL:
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
+	  || grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.train  ## train on handwritten digits, generate every class, write pictures and a report to outputs/demo
+	$(BIN)/fqgan demo --output_dir $(OUT) $(ARGS)
+
+test: quality  ## lint and the whole test suite (ARGS="-k quantizer" narrows it down)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.dev  ## the tests that take minutes or need the package index
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+quality: $(VENV)/.dev  ## lint and check the formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+style: $(VENV)/.dev  ## format, and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+space: $(VENV)/.space  ## the Gradio Space on this machine
+	$(BIN)/python spaces_demo/app.py $(ARGS)
+
+bench: $(VENV)/.dev  ## measurements: what importing costs
+	$(BIN)/python benchmarks/import_time.py $(ARGS)
+
+wheel: $(VENV)/.dev  ## build dist/*.whl and dist/*.tar.gz
+	$(BIN)/python -m build
+
+clean:  ## remove .venv and what builds leave behind (outputs/ stays)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+
+# One stamp per extra. They only grow .venv, so it may be made by any target first and completed by another later.
+$(VENV)/.train $(VENV)/.space $(VENV)/.dev: $(VENV)/.%: setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "Python >= 3.10 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1): try make PYTHON=python3.12" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing what '$*' needs into $(VENV). torch is large: the first time takes some minutes."
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[$*]"
+	@touch $@

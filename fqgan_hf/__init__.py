@@ -1,0 +1,59 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""Factorized visual tokenizers (FQGAN) and autoregressive image generation (FAR) on diffusers and transformers."""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+# In a checkout `modeling/` and `training/` sit beside this folder, in a wheel inside it: submodules both ways.
+if not (Path(__file__).parent / "modeling").is_dir():
+    __path__.append(str(Path(__file__).resolve().parent.parent))
+
+from fqgan_hf.hub import register_with_diffusers  # noqa: E402
+
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "FARConfig": "fqgan_hf.modeling.configuration_far",
+    "FARForImageGeneration": "fqgan_hf.modeling.modeling_far",
+    "FARPipeline": "fqgan_hf.pipeline_far",
+    "FQGANImageProcessor": "fqgan_hf.modeling.image_processing_fqgan",
+    "FQGANModel": "fqgan_hf.modeling.modeling_fqgan",
+    "FQGANPipeline": "fqgan_hf.pipeline_fqgan",
+}
+
+__all__ = [
+    "FARConfig",
+    "FARForImageGeneration",
+    "FARPipeline",
+    "FQGANImageProcessor",
+    "FQGANModel",
+    "FQGANPipeline",
+    "__version__",
+]
+
+if TYPE_CHECKING:
+    from fqgan_hf.modeling.configuration_far import FARConfig
+    from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
+    from fqgan_hf.modeling.modeling_far import FARForImageGeneration
+    from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+    from fqgan_hf.pipeline_far import FARPipeline
+    from fqgan_hf.pipeline_fqgan import FQGANPipeline
+
+
+def __getattr__(name: str):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+# Cheap: diffusers is not imported here, its tables are filled once it is.
+register_with_diffusers()

@@ -1,0 +1,103 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""Package definition. `modeling/` and `training/` sit at the root of the repository and install inside `fqgan_hf`."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    source = (ROOT / "fqgan_hf" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"', source, re.MULTILINE)
+    if match is None:
+        raise RuntimeError("fqgan_hf/__init__.py defines no __version__")
+    return match.group(1)
+
+
+CORE = [
+    "torch>=2.6",
+    "transformers>=5.23,<6",
+    # fqgan_hf/hub.py writes into internal tables (diffusers.pipelines.pipeline_loading_utils): hence the upper bound.
+    "diffusers>=0.37,<0.43",
+    "accelerate>=1.10",
+    "huggingface_hub>=1.3,<3",
+    "safetensors>=0.5",
+    "numpy>=1.26",
+    "pillow>=11.0",
+    "tqdm>=4.66",
+    "jinja2>=3.1",
+]
+
+EXTRAS = {
+    "train": [
+        "datasets>=4.0",
+        "matplotlib>=3.9",
+        "pyarrow>=19.0",
+        "pyyaml>=6.0",
+        "scikit-learn>=1.5",
+        "tensorboard>=2.18",
+        "threadpoolctl>=3.5",
+    ],
+    # torchvision without bounds: it must be the build that belongs to the installed torch, and pip finds that one.
+    "eval": [
+        "torchvision",
+        "lpips>=0.1.4",
+        "torch-fidelity>=0.4,<0.5",
+        "evaluate>=0.4.5",
+        "scipy>=1.13",
+        "scikit-learn>=1.5",
+    ],
+    "space": ["gradio>=6.0,<7"],
+}
+TOOLS = [
+    "pytest>=8.3",
+    "pytest-timeout>=2.3",
+    "ruff>=0.17,<0.18",
+    "pre-commit>=4.0",
+    "build>=1.2",
+    "selenium>=4.20",
+    "setuptools>=77",
+]
+EXTRAS["dev"] = sorted({*TOOLS, *(requirement for extra in EXTRAS.values() for requirement in extra)})
+
+PACKAGE_DIRS = {
+    "fqgan_hf": "fqgan_hf",
+    "fqgan_hf.modeling": "modeling",
+    "fqgan_hf.training": "training",
+    "fqgan_hf.model_cards": "model_cards",
+}
+
+setup(
+    name="fqgan-hf",
+    version=read_version(),
+    description="Factorized visual tokenizers and autoregressive image generation on diffusers and transformers",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=list(PACKAGE_DIRS),
+    package_dir=PACKAGE_DIRS,
+    package_data={
+        "fqgan_hf": ["py.typed"],
+        "fqgan_hf.training": ["configs/*.yaml", "configs/*.json"],
+        "fqgan_hf.model_cards": ["*.md", "*.jinja"],
+    },
+    include_package_data=False,
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["fqgan = fqgan_hf.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
