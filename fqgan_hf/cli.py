@@ -1,0 +1,687 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""The `fqgan` command.
+
+A subcommand is one `Command` in `COMMANDS`, at the end of this file: two functions, one that adds its arguments and
+one that runs it. Heavy libraries are imported where they are used, so that `fqgan --help` answers at once.
+
+Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 interrupted.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fqgan_hf.facts import codebook_names, collect_facts, first_line, folder_kind, format_facts
+
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from fqgan_hf.pipeline_far import FARPipeline
+    from fqgan_hf.pipeline_fqgan import FQGANPipeline
+
+# What loads a model from the Hub, and what tells what a folder holds.
+MODEL_FILES = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]
+
+# What commands use when no model is named: what `fqgan demo` leaves behind.
+DEMO_PIPELINE = "outputs/demo/pipeline"
+
+
+# ---- Shared by several subcommands ----------------------------------------------------------------------------------
+
+
+def resolve_folder(reference: str) -> Path:
+    """
+    The local folder of a model or pipeline, downloaded first if `reference` is a Hub id.
+
+    Args:
+        reference (`str`): A folder, or an id of the form "user/name".
+
+    Returns:
+        `Path`: The folder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder and it cannot be a Hub id.
+        ValueError: If it is a file.
+    """
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ValueError(f"{reference} is a file, not a model folder (`fqgan convert` reads published checkpoints)")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", reference):
+        hint = " (`fqgan demo` makes it; --model names another)" if reference == DEMO_PIPELINE else ""
+        raise FileNotFoundError(f"there is no folder {reference}, and it is no Hub id of the form user/name{hint}")
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(reference, allow_patterns=MODEL_FILES))
+
+
+def load_tokenizer_pipeline(folder: Path) -> "FQGANPipeline":
+    """The image -> codes -> image pipeline of a tokenizer's folder, or of any pipeline that has one."""
+    from fqgan_hf import FQGANImageProcessor, FQGANModel, FQGANPipeline
+
+    model_folder, processor_folder = folder, folder
+    if folder_kind(folder).endswith("Pipeline"):
+        model_folder, processor_folder = folder / "vqmodel", folder / "image_processor"
+    vqmodel = FQGANModel.from_pretrained(str(model_folder)).eval()
+    if (processor_folder / "preprocessor_config.json").is_file():
+        image_processor = FQGANImageProcessor.from_pretrained(str(processor_folder))
+    else:
+        image_processor = FQGANImageProcessor(size=vqmodel.config.sample_size, multiple_of=vqmodel.downsample_factor)
+    return FQGANPipeline(vqmodel=vqmodel, image_processor=image_processor)
+
+
+@dataclass
+class Reconstruction:
+    """One image through a tokenizer: `pictures` are the original, all codebooks, then (K > 1) each codebook alone."""
+
+    pictures: list["Image.Image"]
+    psnr: float
+    codes: "torch.Tensor"
+
+
+def reconstruct(
+    pipe: "FQGANPipeline", image: "Image.Image", size: int | dict[str, int] | None = None
+) -> Reconstruction:
+    """
+    Reconstruct one image from all of its codes and from each codebook alone.
+
+    Args:
+        pipe ([`FQGANPipeline`]): The tokenizer.
+        image (`PIL.Image.Image`): Any size.
+        size (`int` or `dict`, *optional*): Size to work at, in place of the image processor's own.
+
+    Returns:
+        [`Reconstruction`], whose `codes` have shape `(1, num_codebooks, height / f, width / f)`.
+    """
+    import torch
+
+    from fqgan_hf.analysis import psnr
+
+    model, processor = pipe.vqmodel, pipe.image_processor
+    with torch.no_grad():
+        pixel_values = processor(image, size=size)["pixel_values"]
+        codes = model.encode(pixel_values.to(model.device, model.dtype)).codes
+        samples = [model.decode_codes(codes).sample]
+        if codes.shape[1] > 1:
+            samples += [model.decode_codes(codes, codebooks=[k]).sample for k in range(codes.shape[1])]
+    pictures = processor.postprocess(torch.cat([pixel_values, *(sample.float().cpu() for sample in samples)]))
+    quality = psnr(pixel_values, samples[0].float().cpu()).item()
+    return Reconstruction(pictures, quality, codes.cpu())
+
+
+def reconstruction_captions(num_codebooks: int) -> list[str]:
+    """Captions of `Reconstruction.pictures`."""
+    if num_codebooks == 1:
+        return ["original", "reconstruction"]
+    both = "both codebooks" if num_codebooks == 2 else "all codebooks"
+    return ["original", both, *(f"{name} only" for name in codebook_names(num_codebooks))]
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary name beside `path`, with its suffix, that becomes `path` when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_image(image: "Image.Image", path: str | os.PathLike) -> None:
+    """Write a picture so that a reader never sees half of it."""
+    with atomic_path(path) as temporary:
+        image.save(temporary)
+
+
+def is_image_path(path: Path) -> bool:
+    """Whether Pillow writes a picture of that name."""
+    from PIL import Image
+
+    Image.init()
+    return Image.EXTENSION.get(path.suffix.lower()) in Image.SAVE
+
+
+def check_image_path(path: Path) -> None:
+    """Raise `ValueError`, before the long work rather than after it, if no picture can be written there."""
+    if path.is_dir():
+        raise ValueError(f"--out must be the name of a picture, got the folder {path}")
+    if not is_image_path(path):
+        raise ValueError(f"--out must end in a picture format such as .png or .jpg, got {path}")
+
+
+def choose_device(name: str) -> str:
+    """A torch device: `name` itself, or for "auto" a GPU where there is one."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} cannot be used here: {first_line(error)}") from error
+    return name
+
+
+def quiet_libraries(arguments: argparse.Namespace) -> None:
+    """No warnings and loading bars of the libraries between our own lines, unless --debug asks for them.
+
+    It imports the libraries: a subcommand calls it once its cheap checks are done.
+    """
+    if getattr(arguments, "debug", False):
+        return
+    import warnings
+
+    import diffusers
+    import transformers
+
+    warnings.filterwarnings("ignore")
+    for library in (transformers, diffusers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def single_or_list(values: list) -> Any:
+    """`[x]` -> `x`: one value holds for all codebooks."""
+    return values[0] if len(values) == 1 else values
+
+
+def positive_int(text: str) -> int:
+    """Argument type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", default="auto", help='"cpu", "cuda", "cuda:1", "mps"; default: a GPU if there is one'
+    )
+
+
+# ---- fqgan demo -----------------------------------------------------------------------------------------------------
+
+
+def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="default: %(default)s")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same seed gives the same report; default: %(default)s"
+    )
+    parser.add_argument("--quick", action="store_true", help="a few training steps only: shows that all parts work")
+
+
+def run_demo(arguments: argparse.Namespace) -> None:
+    from fqgan_hf.demo import run
+
+    quiet_libraries(arguments)
+    run(arguments.output_dir, seed=arguments.seed, quick=arguments.quick)
+
+
+# ---- fqgan reconstruct ----------------------------------------------------------------------------------------------
+
+
+def add_reconstruct_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="picture files; a row of the grid each")
+    parser.add_argument(
+        "--model", default=DEMO_PIPELINE, help="tokenizer or pipeline: a folder or a Hub id; default: %(default)s"
+    )
+    parser.add_argument("--out", type=Path, default=Path("reconstruction.png"), help="the grid; default: %(default)s")
+    parser.add_argument(
+        "--size", type=positive_int, help="scale and crop to this many pixels a side; default: the model's own size"
+    )
+    add_device_argument(parser)
+
+
+def run_reconstruct(arguments: argparse.Namespace) -> None:
+    check_image_path(arguments.out)
+    missing = [str(path) for path in arguments.images if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"there is no file {missing[0]}")
+    folder = resolve_folder(arguments.model)
+    if folder_kind(folder) == "FARForImageGeneration":
+        raise ValueError(
+            f"--model {arguments.model} is a generator and reads no images: give a tokenizer or a pipeline"
+        )
+    quiet_libraries(arguments)
+    from tqdm import tqdm
+
+    from fqgan_hf.analysis import CodebookUsage, image_grid
+    from fqgan_hf.modeling.image_processing_fqgan import load_image
+
+    pipe = load_tokenizer_pipeline(folder).to(choose_device(arguments.device))
+    config = pipe.vqmodel.config
+    factor = pipe.vqmodel.downsample_factor
+    if arguments.size is not None and arguments.size % factor:
+        raise ValueError(f"--size must be divisible by the downsampling factor {factor}, got {arguments.size}")
+    names = codebook_names(config.num_codebooks)
+    total = CodebookUsage(config.num_codebooks, config.codebook_size)
+    rows, lines = [], []
+    for path in tqdm(arguments.images, desc="reconstructing", unit="image", disable=len(arguments.images) == 1):
+        result = reconstruct(pipe, load_image(path, max_pixels=pipe.image_processor.max_pixels), arguments.size)
+        usage = CodebookUsage(config.num_codebooks, config.codebook_size).update(result.codes)
+        total.merge(usage)
+        rows.append(result.pictures)
+        lines.append(f"{path}: PSNR {result.psnr:.2f} dB, {describe_usage(usage, names)}")
+    save_image(
+        image_grid(
+            rows,
+            column_captions=reconstruction_captions(config.num_codebooks),
+            row_captions=[path.name for path in arguments.images] if len(rows) > 1 else None,
+        ),
+        arguments.out,
+    )
+    if len(rows) > 1:
+        lines.append(f"together: {describe_usage(total, names)}")
+    print("\n".join([*lines, f"wrote {arguments.out}"]))
+
+
+def describe_usage(usage, names: list[str]) -> str:
+    """Codes used of each codebook, in words."""
+    used = ", ".join(f"{name} {number}" for name, number in zip(names, usage.num_used.tolist(), strict=True))
+    return f"codes used of {usage.codebook_size} at {usage.num_positions} positions: {used}"
+
+
+# ---- fqgan generate -------------------------------------------------------------------------------------------------
+
+
+def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", default=DEMO_PIPELINE, help="FARPipeline: a folder or a Hub id; default: %(default)s"
+    )
+    parser.add_argument("--class_labels", nargs="+", required=True, metavar="LABEL", help="class ids or names")
+    parser.add_argument("--num_images_per_label", type=positive_int, default=1, help="default: %(default)s")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("samples.png"),
+        help="a picture: a grid with a row per label; any other name: a folder of single images; default: %(default)s",
+    )
+    parser.add_argument("--seed", type=int, help="default: a random one, which is printed")
+    parser.add_argument("--batch_size", type=positive_int, default=16, help="images at a time; default: %(default)s")
+    sampling = parser.add_argument_group("sampling", "one value, or one per codebook (visual first)")
+    sampling.add_argument(
+        "--guidance_scale", nargs="+", type=float, default=[2.0], metavar="S", help="default: 2.0; 1: off"
+    )
+    sampling.add_argument("--temperature", nargs="+", type=float, default=[1.0], metavar="T", help="default: 1.0")
+    sampling.add_argument("--top_k", nargs="+", type=int, default=[0], metavar="K", help="default: 0, all codes")
+    sampling.add_argument("--top_p", nargs="+", type=float, default=[1.0], metavar="P", help="default: 1.0, all codes")
+    sampling.add_argument(
+        "--guidance_schedule",
+        choices=["constant", "linear", "power-cosine"],
+        default="constant",
+        help="default: constant",
+    )
+    sampling.add_argument("--greedy", action="store_true", help="take the likeliest code everywhere: no randomness")
+    add_device_argument(parser)
+
+
+def run_generate(arguments: argparse.Namespace) -> None:
+    as_grid = is_image_path(arguments.out) and not arguments.out.is_dir()
+    if not as_grid and arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out must be a picture (.png, .jpg, ...) or a folder, got the file {arguments.out}")
+    folder = resolve_folder(arguments.model)
+    kind = folder_kind(folder)
+    if kind != "FARPipeline":
+        raise ValueError(
+            f"--model must be a FARPipeline (tokenizer and generator together), {arguments.model} is a {kind}"
+        )
+    quiet_libraries(arguments)
+    import secrets
+
+    from fqgan_hf import FARPipeline
+    from fqgan_hf.analysis import image_grid
+
+    pipe = FARPipeline.from_pretrained(str(folder)).to(choose_device(arguments.device))
+    # On the command line "3" is an id; a class whose name is a number still answers to its id.
+    labels = pipe.get_label_ids([int(x) if re.fullmatch(r"[+-]?\d+", x) else x for x in arguments.class_labels])
+    seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
+    images = generate_images(
+        pipe,
+        [label for label in labels for _ in range(arguments.num_images_per_label)],
+        seed=seed,
+        batch_size=arguments.batch_size,
+        guidance_scale=single_or_list(arguments.guidance_scale),
+        temperature=single_or_list(arguments.temperature),
+        top_k=single_or_list(arguments.top_k),
+        top_p=single_or_list(arguments.top_p),
+        guidance_schedule=arguments.guidance_schedule,
+        do_sample=not arguments.greedy,
+    )
+    names = [label_name(pipe, label) for label in labels]
+    rows = [
+        images[i : i + arguments.num_images_per_label] for i in range(0, len(images), arguments.num_images_per_label)
+    ]
+    if as_grid:
+        save_image(image_grid(rows, row_captions=names), arguments.out)
+        print(f"wrote {arguments.out} (seed {seed})")
+        return
+    digits = len(str(len(images) - 1))
+    numbers = iter(range(len(images)))
+    for row, name in zip(rows, names, strict=True):
+        slug = re.sub(r"\W+", "_", name.split(",")[0]).strip("_").lower()
+        for image in row:
+            save_image(image, arguments.out / f"{next(numbers):0{digits}d}_{slug}.png")
+    print(f"wrote {len(images)} images to {arguments.out}{os.sep} (seed {seed})")
+
+
+def generate_images(
+    pipe: "FARPipeline", labels: list[int], seed: int, batch_size: int = 16, **sampling
+) -> list["Image.Image"]:
+    """
+    One image per label, in batches, with a progress bar.
+
+    Each image draws from a generator of its own (`seed` + its place), so that it depends neither on `batch_size` nor
+    on the other images.
+
+    Args:
+        pipe ([`FARPipeline`]): Tokenizer and generator.
+        labels (`list[int]`): Class ids.
+        seed (`int`): See above.
+        batch_size (`int`): Images at a time.
+        **sampling: `guidance_scale` and other arguments of the pipeline.
+
+    Returns:
+        `list[PIL.Image.Image]`, or with `output_type="codes"` the codes `(images, num_codebooks, height, width)`.
+    """
+    import torch
+    from tqdm import tqdm
+
+    pipe.set_progress_bar_config(disable=True)  # one bar over all batches instead
+    progress_bar = None
+    batches = [labels[start : start + batch_size] for start in range(0, len(labels), batch_size)]
+    results = []
+
+    def on_step_end(pipe, step, timestep, tensors):
+        nonlocal progress_bar
+        if progress_bar is None:  # arguments that are refused get no bar
+            progress_bar = tqdm(total=len(labels) * pipe.num_timesteps, desc="generating", unit="token")
+        progress_bar.update(len(tensors["codes"]))
+        return {}
+
+    try:
+        for number, batch in enumerate(batches):
+            generators = [torch.Generator().manual_seed(seed + number * batch_size + i) for i in range(len(batch))]
+            results.append(pipe(batch, generator=generators, callback_on_step_end=on_step_end, **sampling).images)
+    finally:
+        if progress_bar is not None:
+            progress_bar.close()
+    if sampling.get("output_type") == "codes":
+        return torch.cat(results)
+    return [image for images in results for image in images]
+
+
+def label_name(pipe: "FARPipeline", label: int) -> str:
+    """A class's name as a caption: its own, or "class 3" where the model has none."""
+    name = (pipe.transformer.config.id2label or {}).get(label, f"LABEL_{label}")
+    return f"class {label}" if name == f"LABEL_{label}" else name
+
+
+# ---- fqgan convert --------------------------------------------------------------------------------------------------
+
+
+def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="published checkpoint; with --to-original a model folder")
+    parser.add_argument("target", type=Path, help="model folder to write; with --to-original a .pt file")
+    parser.add_argument("--to-original", action="store_true", help="write the published layout")
+    parser.add_argument("--force", action="store_true", help="overwrite the target")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="overrides",
+        help="configuration that a checkpoint does not tell, such as num_attention_heads=4 grid_height=8 grid_width=8",
+    )
+
+
+def run_convert(arguments: argparse.Namespace) -> None:
+    source, target = arguments.source, arguments.target
+    if not source.exists():
+        raise FileNotFoundError(f"there is no {source}")
+    overrides = parse_overrides(arguments.overrides)
+    if arguments.to_original:
+        if overrides:
+            raise ValueError("--set changes a configuration, which the published layout does not have (--to-original)")
+        if source.is_file():
+            raise ValueError(f"with --to-original the source must be a model folder, got the file {source}")
+        if target.is_dir():
+            raise ValueError(f"with --to-original the target must be a file, got the folder {target}")
+        refuse_overwrite(target, target.exists(), arguments.force)
+        quiet_libraries(arguments)
+        from fqgan_hf.conversion import convert_to_original
+
+        convert_to_original(source, target)
+        print(f"wrote {target} in the published layout")
+        return
+    if source.is_dir():
+        raise ValueError(
+            f"the source must be a checkpoint file, got the folder {source} (did you mean --to-original?)"
+        )
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"the target must be a folder, got the file {target}")
+    refuse_overwrite(target, target.is_dir() and any(target.iterdir()), arguments.force)
+
+    quiet_libraries(arguments)
+    import shutil
+    import tempfile
+
+    from fqgan_hf.conversion import convert_checkpoint
+    from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
+    from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        model = convert_checkpoint(source, temporary, **overrides)
+        if isinstance(model, FQGANModel):
+            processor = FQGANImageProcessor(size=model.config.sample_size, multiple_of=model.downsample_factor)
+            processor.save_pretrained(str(temporary))
+        target.mkdir(exist_ok=True)
+        written = {path.name for path in temporary.iterdir()}
+        for pattern in (
+            "*.safetensors",
+            "*.safetensors.index.json",
+        ):  # other weights there would be loaded in place of these
+            for stale in target.glob(pattern):
+                if stale.name not in written:
+                    stale.unlink()
+        for path in sorted(temporary.iterdir()):
+            path.chmod(0o644)  # safetensors writes 0600
+            os.replace(path, target / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print(f"wrote {target}: {type(model).__name__}, {model.num_parameters() / 1e6:.1f} M parameters")
+
+
+def refuse_overwrite(target: Path, is_there: bool, force: bool) -> None:
+    """Raise `FileExistsError` unless the target is free or `--force` was given."""
+    if is_there and not force:
+        raise FileExistsError(f"{target} is there already; --force overwrites it")
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """`["num_attention_heads=4"]` -> `{"num_attention_heads": 4}`; values are JSON, or text where they are not."""
+    overrides = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name.isidentifier():
+            raise ValueError(f"--set must be given as NAME=VALUE, got {pair!r}")
+        try:
+            overrides[name] = json.loads(value)
+        except ValueError:
+            overrides[name] = value
+    return overrides
+
+
+# ---- fqgan info -----------------------------------------------------------------------------------------------------
+
+
+def add_info_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="tokenizer, generator or pipeline: a folder or a Hub id")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run_info(arguments: argparse.Namespace) -> None:
+    folder = resolve_folder(arguments.model)
+    folder_kind(folder)
+    quiet_libraries(arguments)
+    facts = collect_facts(folder)
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print("\n".join(format_facts(facts)))
+
+
+# ---- The command ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: `add_arguments` fills its parser, `run` does it; an error there becomes one line on stderr."""
+
+    name: str
+    summary: str
+    description: str
+    examples: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+# A new subcommand is one more entry here.
+COMMANDS = (
+    Command(
+        "demo",
+        "train and evaluate everything on handwritten digits, in minutes",
+        "Train a tokenizer and a generator on scikit-learn's bundled handwritten digits, generate every class, and\n"
+        "write models, pictures and a report. Needs no download and no GPU; takes less than 5 minutes on 2 cores.",
+        "  fqgan demo --output_dir outputs/demo --seed 0",
+        add_demo_arguments,
+        run_demo,
+    ),
+    Command(
+        "reconstruct",
+        "images through a tokenizer: pictures, PSNR and codes used",
+        "Reconstruct images from all of their codes and from each codebook alone; write the pictures as a grid and\n"
+        "print PSNR and codes used.",
+        "  fqgan reconstruct photo.jpg --model outputs/demo/pipeline --out grid.png\n"
+        "  fqgan reconstruct *.jpg --model user/fqgan-dual-f16 --size 512 --out grid.png",
+        add_reconstruct_arguments,
+        run_reconstruct,
+    ),
+    Command(
+        "generate",
+        "images of given classes",
+        "Generate images of classes given by id or by name. The same seed gives the same images, whatever the batch\n"
+        "size.",
+        "  fqgan generate --model outputs/demo/pipeline --class_labels 3 seven --num_images_per_label 4 --seed 0\n"
+        '  fqgan generate --model user/far-base --class_labels 3 "golden retriever" --guidance_scale 2 1.5 --out out/',
+        add_generate_arguments,
+        run_generate,
+    ),
+    Command(
+        "convert",
+        "published checkpoints to from_pretrained folders, and back",
+        "Convert a published tokenizer or generator checkpoint, recognised by its keys and shapes, to a folder for\n"
+        "from_pretrained, or back. Nothing in the checkpoint is executed.",
+        "  fqgan convert checkpoint.pt out/\n"
+        "  fqgan convert far.pt out/ --set num_attention_heads=4 grid_height=4 grid_width=4\n"
+        "  fqgan convert --to-original out/ checkpoint.pt",
+        add_convert_arguments,
+        run_convert,
+    ),
+    Command(
+        "info",
+        "what a model or pipeline is: codebooks, grid, parameters, fingerprint",
+        "Tell what a folder or Hub repository holds, without loading the model.",
+        "  fqgan info outputs/demo/pipeline\n  fqgan info user/fqgan-dual-f16 --json",
+        add_info_arguments,
+        run_info,
+    ),
+)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, with usage errors in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {first_line(ValueError(message))} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `fqgan` with all its subcommands."""
+    from fqgan_hf import __version__
+
+    debug = argparse.ArgumentParser(add_help=False)
+    debug.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks and warnings")
+    parser = OneLineParser(
+        prog="fqgan",
+        description="Factorized image tokenizers (FQGAN) and autoregressive image generation (FAR).",
+        epilog="`fqgan COMMAND --help` has the options and examples of a command. Start with: fqgan demo",
+        parents=[debug],
+    )
+    parser.add_argument("--version", action="version", version=f"fqgan-hf {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    for command in COMMANDS:
+        subparser = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.description,
+            epilog=f"examples:\n{command.examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[debug],
+        )
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """
+    Run the command line.
+
+    Args:
+        argv (`list[str]`, *optional*): Arguments; by default those of the process.
+
+    Returns:
+        `int`: The exit status.
+    """
+    arguments = build_parser().parse_args(argv)
+    debug = getattr(arguments, "debug", False)
+    try:
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\nfqgan: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`fqgan info ... | head -1`): nothing is left to be said, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        message = first_line(error)
+        if not isinstance(error, (ValueError, OSError, ImportError, NotImplementedError)):
+            message = f"{type(error).__name__}: {message} (--debug shows where)"
+        print(f"fqgan {arguments.command}: error: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,498 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""The `fqgan` command: help, every error in one line with its exit status, and the subcommands on tiny models."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import diffusers
+import pytest
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import load_file
+
+from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel, FQGANPipeline
+from fqgan_hf.cli import COMMANDS, build_parser, main, reconstruct
+from fqgan_hf.facts import codebook_names, first_line
+
+
+LIBRARIES = (transformers.utils.logging, diffusers.utils.logging)
+
+
+@pytest.fixture(autouse=True)
+def library_logging():
+    """`main` silences the libraries for the rest of its process; other tests are in the same one."""
+    before = [library.get_verbosity() for library in LIBRARIES]
+    yield
+    for library, verbosity in zip(LIBRARIES, before, strict=True):
+        library.set_verbosity(verbosity)
+        library.enable_progress_bar()
+
+
+def make_tokenizer(num_codebooks=2, **config):
+    torch.manual_seed(num_codebooks)
+    arguments = {
+        "block_out_channels": (16, 16, 16), "norm_num_groups": 4, "latent_channels": 8, "sample_size": 16,
+        "layers_per_block": 1, "num_codebooks": num_codebooks, "codebook_size": 32, "codebook_dim": 4,
+        "adapter_num_layers": 1, "adapter_num_heads": 2,
+    }  # fmt: skip
+    return FQGANModel(**{**arguments, **config}).eval()
+
+
+def make_generator(tokenizer, **config):
+    torch.manual_seed(0)
+    arguments = {
+        "num_codebooks": tokenizer.config.num_codebooks, "codebook_size": 32, "num_classes": 4, "grid_height": 4,
+        "grid_width": 4, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_head_layers": 1,
+        "intermediate_size": 32, "tokenizer_fingerprint": tokenizer.fingerprint(),
+        "id2label": {0: "tench, Tinca tinca", 1: "goldfish", 2: "golden retriever", 3: "crane"},
+    }  # fmt: skip
+    model = FARForImageGeneration(FARConfig(**{**arguments, **config})).eval()
+    for lm_head in model.lm_heads:  # zero when new: every code equally likely
+        torch.nn.init.normal_(lm_head.weight)
+    return model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with a tokenizer, a generator, and both as a pipeline; and a photo."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = make_tokenizer(feature_dims=(None, 16), feature_num_layers=1, feature_num_heads=2)
+    generator = make_generator(tokenizer)
+    processor = FQGANImageProcessor(size=16, multiple_of=4)
+    tokenizer.save_pretrained(str(folder / "tokenizer"))
+    processor.save_pretrained(str(folder / "tokenizer"))
+    generator.save_pretrained(str(folder / "generator"))
+    FARPipeline(tokenizer, generator, processor).save_pretrained(str(folder / "pipeline"))
+    Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 50).convert("RGB").save(folder / "photo.png")
+    return folder
+
+
+@pytest.fixture
+def fails(capsys):
+    """Runs the command and gives its one line on stderr; the exit status must be the expected one."""
+
+    def run(*argv, status=1):
+        try:
+            code = main([str(word) for word in argv])
+        except SystemExit as exit_:
+            code = exit_.code
+        captured = capsys.readouterr()
+        assert code == status, captured.err
+        assert captured.err.count("\n") == 1, captured.err
+        assert "Traceback" not in captured.err
+        assert captured.out == ""
+        return captured.err.strip()
+
+    return run
+
+
+# ---- Help ----
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_help_of_each_command_describes_it_and_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([command.name, "--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert command.description in text
+    assert re.search(rf"examples:\n  fqgan {command.name} ", text)
+    assert max(len(line) for line in text.splitlines()) <= 119
+
+
+def test_the_examples_in_the_help_are_accepted():
+    import shlex
+
+    parser = build_parser()
+    examples = [line for command in COMMANDS for line in command.examples.splitlines()]
+    assert len(examples) >= len(COMMANDS)
+    for example in examples:
+        program, *words = shlex.split(example)
+        assert program == "fqgan"
+        parser.parse_args(words)
+
+
+def test_main_help_lists_all_commands(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command.name in text
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert re.fullmatch(r"fqgan-hf \d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+def test_help_and_cheap_errors_load_no_heavy_library(tmp_path):
+    code = """
+import sys
+from fqgan_hf.cli import main
+for argv in (["--help"], ["info", sys.argv[1]], ["reconstruct", "no.png", "--model", "x"], ["convert", "no.pt", "x"]):
+    try:
+        main(argv)
+    except SystemExit:
+        pass
+heavy = sorted({"torch", "transformers", "diffusers", "datasets", "sklearn", "matplotlib"} & set(sys.modules))
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "absent")], check=True, capture_output=True)
+
+
+# ---- Errors ----
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["frobnicate"], "invalid choice: 'frobnicate'"),
+        (["generate", "--model", "x"], "the following arguments are required: --class_labels"),
+        (["generate", "--model", "x", "--class_labels", "1", "--guidance_scale", "high"], "--guidance_scale"),
+        (["generate", "--model", "x", "--class_labels", "1", "--batch_size", "0"], "must be at least 1, got 0"),
+        (["reconstruct", "--model", "x"], "the following arguments are required: IMAGE"),
+        (["info"], "the following arguments are required: model"),
+        (["info", "x", "--frobnicate"], "unrecognized arguments: --frobnicate"),
+    ],
+    ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_one_line_and_status_2(argv, message, fails):
+    line = fails(*argv, status=2)
+    assert message in line
+    assert line.startswith("fqgan")
+    assert line.endswith("--help)")
+
+
+def test_unknown_models(fails, tmp_path, saved):
+    absent = tmp_path / "absent"
+    assert fails("info", absent) == (
+        f"fqgan info: error: there is no folder {absent}, and it is no Hub id of the form user/name"
+    )
+    assert "holds neither model_index.json nor config.json" in fails("info", tmp_path)
+    (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    assert "holds a AutoencoderKL, which this package does not know" in fails("info", tmp_path)
+    (tmp_path / "config.json").write_text('{"hidden_size": 3}')
+    assert "holds a model of unknown kind" in fails("info", tmp_path)
+    (tmp_path / "config.json").write_text('{"hidden')
+    assert "config.json is damaged" in fails("info", tmp_path)
+    (tmp_path / "config.json").write_text("[1]")
+    assert "must hold a JSON object, got list" in fails("info", tmp_path)
+    assert "is a file, not a model folder" in fails("info", saved / "photo.png")
+
+
+def test_a_hub_id_that_cannot_be_reached_is_one_line(fails):
+    line = fails("info", "nobody-has-this-name/nor-this-one")
+    assert line.startswith("fqgan info: error: ")
+
+
+def test_damaged_or_absent_weights(fails, tmp_path, saved):
+    config = (saved / "tokenizer" / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config)
+    assert "holds a configuration but no weights" in fails("info", tmp_path)
+    weights = next((saved / "tokenizer").glob("*.safetensors")).read_bytes()
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(weights[: len(weights) // 2])
+    assert "diffusion_pytorch_model.safetensors is damaged" in fails("info", tmp_path)
+    fails("reconstruct", saved / "photo.png", "--model", tmp_path, "--out", tmp_path / "grid.png")
+    assert not (tmp_path / "grid.png").exists()
+
+
+def test_reconstruct_errors(fails, tmp_path, saved):
+    out, model, photo = tmp_path / "grid.png", saved / "tokenizer", saved / "photo.png"
+    assert "there is no file" in fails("reconstruct", tmp_path / "no.png", "--model", model, "--out", out)
+    assert "--out must end in a picture format" in fails("reconstruct", photo, "--model", model, "--out", "grid.txt")
+    assert "got the folder" in fails("reconstruct", photo, "--model", model, "--out", tmp_path)
+    assert "is a generator" in fails("reconstruct", photo, "--model", saved / "generator", "--out", out)
+    line = fails("reconstruct", photo, "--model", model, "--size", 18, "--out", out)
+    assert "--size must be divisible by the downsampling factor 4, got 18" in line
+    (tmp_path / "text.png").write_text("no picture")
+    assert "must be an image file" in fails("reconstruct", tmp_path / "text.png", "--model", model, "--out", out)
+    assert "--device" in fails("reconstruct", photo, "--model", model, "--device", "nonsense", "--out", out)
+    assert not out.exists()
+
+
+def test_generate_errors(fails, tmp_path, saved):
+    def generate(*argv, model="pipeline"):
+        return fails("generate", "--model", saved / model, "--out", tmp_path / "x.png", *argv)
+
+    assert "must be a FARPipeline" in generate("--class_labels", 1, model="tokenizer")
+    assert "class_labels must be in [0, 3], got 4" in generate("--class_labels", 4)
+    assert "class_labels must be in [0, 3], got -1" in generate("--class_labels", -1)
+    assert "did you mean 'goldfish'" in generate("--class_labels", "goldfihs")
+    assert "temperature" in generate("--class_labels", 1, "--temperature", 0)
+    assert "guidance_scale" in generate("--class_labels", 1, "--guidance_scale", 1, 2, 3)
+    occupied = tmp_path / "file"
+    occupied.touch()
+    line = fails("generate", "--model", saved / "pipeline", "--class_labels", 1, "--out", occupied)
+    assert "--out must be a picture" in line
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        main(["info", str(tmp_path / "absent"), "--debug"])
+    with pytest.raises(FileNotFoundError):
+        main(["--debug", "info", str(tmp_path / "absent")])
+
+
+def test_unexpected_errors_name_their_type(fails, monkeypatch, saved):
+    monkeypatch.setattr("fqgan_hf.cli.collect_facts", lambda folder: {}["nothing"])
+    line = fails("info", saved / "tokenizer")
+    assert line == "fqgan info: error: KeyError: 'nothing' (--debug shows where)"
+
+
+def test_interrupt_exits_130(monkeypatch, saved, capsys):
+    def interrupt(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fqgan_hf.cli.collect_facts", interrupt)
+    assert main(["info", str(saved / "tokenizer")]) == 130
+    assert capsys.readouterr().err.strip() == "fqgan: interrupted"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_ends_the_process_with_130(saved, tmp_path):
+    command = [
+        sys.executable, "-m", "fqgan_hf.cli", "generate", "--model", saved / "pipeline", "--class_labels", "1",
+        "--num_images_per_label", "20000", "--batch_size", "1", "--out", tmp_path / "x",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    shown = b""
+    while b"generating" not in shown:  # the progress bar: it is at work
+        chunk = os.read(process.stderr.fileno(), 4096)
+        assert chunk, shown.decode()
+        shown += chunk
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130
+    assert rest.strip().endswith("fqgan: interrupted")
+    assert "Traceback" not in rest
+
+
+def test_a_reader_that_goes_away_is_no_error(saved):
+    command = f"{sys.executable} -m fqgan_hf.cli info {saved / 'tokenizer'} | head -0"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert result.stderr == ""
+
+
+def test_first_line_joins_and_shortens():
+    assert first_line(ValueError("one\n\n  two ")) == "one two"
+    assert first_line(ValueError("")) == "ValueError"
+    assert len(first_line(ValueError("x" * 1000))) == 400
+
+
+# ---- info ----
+
+
+def test_info_of_a_tokenizer(saved, capsys):
+    assert main(["info", str(saved / "tokenizer"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    model = FQGANModel.from_pretrained(str(saved / "tokenizer"))
+    heads = sum(parameter.numel() for parameter in model.feature_heads.parameters())
+    assert facts["kind"] == "tokenizer (FQGANModel)"
+    assert (facts["num_codebooks"], facts["codebook_size"], facts["grid"]) == (2, 32, [4, 4])
+    assert facts["codebooks"] == ["visual", "semantic"]
+    assert facts["fingerprint"] == model.fingerprint()
+    assert facts["parameters"] == model.num_parameters()
+    assert heads > 0
+    assert facts["parameters_without_feature_heads"] == model.num_parameters() - heads
+    assert facts["dtype"] == ["F32"]
+    assert facts["preset"] is None
+    assert facts["feature_dims"] == [None, 16]
+
+
+def test_info_of_a_pipeline_in_words(saved, capsys):
+    assert main(["info", str(saved / "pipeline")]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^kind +pipeline \(FARPipeline\)$", text, re.MULTILINE)
+    assert re.search(r"^belong together +yes$", text, re.MULTILINE)
+    assert re.search(r"^  grid +4x4 = 16 positions$", text, re.MULTILINE)
+    assert re.search(r"^  class names +tench, Tinca tinca; goldfish; golden retriever; ...$", text, re.MULTILINE)
+    assert make_tokenizer().fingerprint() in text
+
+
+def test_info_of_half_precision_and_of_a_generator(saved, tmp_path, capsys):
+    make_tokenizer().bfloat16().save_pretrained(str(tmp_path / "half"))
+    assert main(["info", str(tmp_path / "half"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["dtype"] == ["BF16"]
+    assert facts["fingerprint"] == make_tokenizer().fingerprint()
+    assert main(["info", str(saved / "generator"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    generator = FARForImageGeneration.from_pretrained(str(saved / "generator"))
+    assert facts["parameters"] == generator.num_parameters()
+    assert facts["tokenizer_fingerprint"] == make_tokenizer().fingerprint()
+
+
+@pytest.mark.parametrize("name", ["base", "large"])
+def test_info_knows_the_presets(name, tmp_path, capsys):
+    getattr(FARConfig, name)().save_pretrained(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert main(["info", str(tmp_path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["preset"] == f"far-{name}"
+    assert round(facts["parameters"] / 1e6) == {"base": 417, "large": 901}[name]
+
+
+# ---- reconstruct ----
+
+
+@pytest.mark.parametrize("model", ["tokenizer", "pipeline"])
+def test_reconstruct_writes_the_grid_and_prints_psnr_and_usage(model, saved, tmp_path, capsys):
+    out = tmp_path / "deep" / "grid.png"
+    photo = str(saved / "photo.png")
+    assert main(["reconstruct", photo, "--model", str(saved / model), "--out", str(out), "--device", "cpu"]) == 0
+    text = capsys.readouterr().out
+    match = re.search(r"PSNR (\d+\.\d\d) dB, codes used of 32 at 16 positions: visual (\d+), semantic (\d+)", text)
+    tokenizer = FQGANModel.from_pretrained(str(saved / "tokenizer"))
+    expected = reconstruct(FQGANPipeline(tokenizer, FQGANImageProcessor(size=16, multiple_of=4)), Image.open(photo))
+    assert float(match[1]) == round(expected.psnr, 2)
+    assert [int(match[2]), int(match[3])] == [expected.codes[:, k].unique().numel() for k in range(2)]
+    with Image.open(out) as grid:
+        assert grid.width > 4 * 96  # original, both, two alone
+    assert os.listdir(out.parent) == ["grid.png"]
+
+
+def test_reconstruct_several_images_at_another_size(saved, tmp_path, capsys):
+    Image.new("L", (50, 20), 77).save(tmp_path / "grey.png")
+    photos = [str(saved / "photo.png"), str(tmp_path / "grey.png")]
+    argv = ["--model", str(saved / "tokenizer"), "--size", "32", "--out", str(tmp_path / "grid.jpg")]
+    assert main(["reconstruct", *photos, *argv]) == 0
+    text = capsys.readouterr().out
+    assert text.count("PSNR") == 2
+    assert text.count("at 64 positions") == 2
+    assert "together: codes used of 32 at 128 positions" in text
+
+
+@pytest.mark.parametrize("num_codebooks", [1, 2, 3, 4])
+def test_reconstruction_of_every_number_of_codebooks(num_codebooks):
+    pipe = FQGANPipeline(make_tokenizer(num_codebooks), FQGANImageProcessor(size=16, multiple_of=4))
+    result = reconstruct(pipe, Image.new("RGB", (16, 16), "red"))
+    assert len(result.pictures) == (2 if num_codebooks == 1 else 2 + num_codebooks)
+    assert result.codes.shape == (1, num_codebooks, 4, 4)
+    assert len(codebook_names(num_codebooks)) == num_codebooks
+    assert result.pictures[0].getpixel((3, 3)) == (255, 0, 0)
+
+
+# ---- generate ----
+
+
+def generate(saved, out, *argv):
+    words = ["generate", "--model", saved / "pipeline", "--out", out, "--seed", 5, "--device", "cpu", *argv]
+    return main([str(word) for word in words])
+
+
+def test_generate_a_folder_of_images_by_id_and_name(saved, tmp_path, capsys):
+    assert generate(saved, tmp_path / "out", "--class_labels", 3, "golden_retriever", "--num_images_per_label", 2) == 0
+    names = ["0_crane.png", "1_crane.png", "2_golden_retriever.png", "3_golden_retriever.png"]
+    assert sorted(os.listdir(tmp_path / "out")) == names
+    assert "wrote 4 images" in capsys.readouterr().out
+    with Image.open(tmp_path / "out" / names[0]) as image:
+        assert image.size == (16, 16)
+
+
+def test_generated_images_do_not_depend_on_the_batch_size(saved, tmp_path):
+    labels = ["--class_labels", 0, 1, 2, "--num_images_per_label", 2, "--guidance_scale", 2, 1.5]
+    assert generate(saved, tmp_path / "a", *labels, "--batch_size", 6) == 0
+    assert generate(saved, tmp_path / "b", *labels, "--batch_size", 4) == 0
+    names = sorted(os.listdir(tmp_path / "a"))
+    assert len(names) == 6
+    images = [[Image.open(tmp_path / folder / name).convert("RGB").tobytes() for name in names] for folder in "ab"]
+    assert images[0] == images[1]
+    assert len(set(images[0])) > 1
+
+
+def test_generate_a_grid_and_print_a_random_seed(saved, tmp_path, capsys):
+    argv = ["generate", "--model", str(saved / "pipeline"), "--class_labels", "1", "--out", str(tmp_path / "x.png")]
+    assert main(argv) == 0
+    seed = re.search(r"wrote .*x\.png \(seed (\d+)\)", capsys.readouterr().out)[1]
+    first = (tmp_path / "x.png").read_bytes()
+    assert main([*argv, "--seed", seed]) == 0
+    assert (tmp_path / "x.png").read_bytes() == first
+
+
+def test_greedy_needs_no_luck(saved, tmp_path):
+    for name, seed in (("a.png", 1), ("b.png", 2)):
+        argv = ["--class_labels", 2, "--greedy", "--seed", seed, "--guidance_scale", 1]
+        assert generate(saved, tmp_path / name, *argv) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+# ---- convert ----
+
+
+def test_convert_there_and_back(saved, tmp_path, capsys, fails):
+    checkpoint, folder = tmp_path / "out.pt", tmp_path / "model"
+    assert main(["convert", "--to-original", str(saved / "tokenizer"), str(checkpoint)]) == 0
+    assert main(["convert", str(checkpoint), str(folder), "--set", "norm_num_groups=4", "adapter_num_heads=2",
+                 "feature_num_heads=2"]) == 0  # fmt: skip
+    assert "wrote" in capsys.readouterr().out
+    weights = "diffusion_pytorch_model.safetensors"
+    expected, converted = load_file(saved / "tokenizer" / weights), load_file(folder / weights)
+    assert expected.keys() == converted.keys()
+    assert all(torch.equal(expected[name], converted[name]) for name in expected)
+    assert (
+        main(["reconstruct", str(saved / "photo.png"), "--model", str(folder), "--out", str(tmp_path / "x.png")]) == 0
+    )
+    capsys.readouterr()
+
+    # Nothing is overwritten unasked.
+    assert "--force overwrites it" in fails("convert", checkpoint, folder)
+    assert "--force overwrites it" in fails("convert", "--to-original", saved / "tokenizer", checkpoint)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "model.fp16.safetensors").write_text("of another model")
+    overrides = ["--set", "norm_num_groups=4", "adapter_num_heads=2", "feature_num_heads=2"]
+    assert main(["convert", str(checkpoint), str(folder), "--force", *overrides]) == 0
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert not (folder / "model.fp16.safetensors").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out.pt", "x.png"]
+
+
+def test_convert_errors(fails, tmp_path, saved):
+    target = tmp_path / "out"
+    assert "there is no" in fails("convert", tmp_path / "absent.pt", target)
+    assert "did you mean --to-original?" in fails("convert", saved / "tokenizer", target)
+    assert "the target must be a folder" in fails("convert", saved / "photo.png", saved / "photo.png")
+    assert "was refused" in fails("convert", saved / "photo.png", target)
+    assert "source must be a model folder" in fails("convert", "--to-original", saved / "photo.png", target)
+    assert "target must be a file" in fails("convert", "--to-original", saved / "tokenizer", tmp_path)
+    assert "NAME=VALUE" in fails("convert", saved / "photo.png", target, "--set", "four")
+    assert "--set" in fails("convert", "--to-original", saved / "tokenizer", target, "--set", "a=1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_convert_does_not_run_a_pickle(fails, tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"model": Malicious()}, tmp_path / "evil.pt")
+    assert "was refused" in fails("convert", tmp_path / "evil.pt", tmp_path / "out")
+    assert os.listdir(tmp_path) == ["evil.pt"]
+
+
+@pytest.mark.parity
+def test_convert_a_published_checkpoint(shared_dir, tmp_path, capsys):
+    source = shared_dir / "fixtures" / "official_far_dual_tiny.pt"
+    overrides = ["num_attention_heads=4", "grid_height=4", "grid_width=4"]
+    assert main(["convert", str(source), str(tmp_path / "far"), "--set", *overrides]) == 0
+    assert "FARForImageGeneration" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "far"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["num_codebooks"], facts["codebook_size"], facts["num_classes"]) == (2, 128, 10)
+
+
+def test_without_a_model_the_demo_pipeline_is_used(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (16, 16)).save("photo.png")
+    assert main(["reconstruct", "photo.png", "--out", "grid.png"]) == 1
+    assert "`fqgan demo` makes it; --model names another" in capsys.readouterr().err

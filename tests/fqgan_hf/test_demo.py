@@ -1,0 +1,245 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""`fqgan demo`: its parts on real digits, a quick run from end to end, and (slow) the claims of the full one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fqgan_hf import FARForImageGeneration, FARPipeline, FQGANModel
+
+
+pytest.importorskip("sklearn")
+pytest.importorskip("datasets")
+pytest.importorskip("matplotlib")
+pytest.importorskip("yaml")
+
+from fqgan_hf import demo
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return demo.load_digits()
+
+
+@pytest.fixture(scope="module")
+def reader(digits):
+    return demo.DigitReader(digits)
+
+
+def run_demo(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "fqgan_hf.cli", "demo", "--output_dir", str(folder), *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+# ---- Data ----
+
+
+def test_the_split_is_stratified_disjoint_and_always_the_same(digits):
+    again = demo.load_digits()
+    assert np.array_equal(digits.train, again.train)
+    assert len(digits.train) + len(digits.held_out) == 1797
+    assert len(digits.held_out) == demo.NUM_HELD_OUT
+    train = {row.tobytes() for row in digits.train}
+    assert not any(row.tobytes() in train for row in digits.held_out)
+    shares = [np.bincount(labels) / len(labels) for labels in (digits.train_labels, digits.held_out_labels)]
+    assert np.abs(shares[0] - shares[1]).max() < 0.005
+
+
+def test_enlarging_and_shrinking_gives_the_digit_back(digits):
+    images = [demo.enlarge(digit) for digit in digits.held_out]
+    assert images[0].size == (demo.IMAGE_SIZE, demo.IMAGE_SIZE)
+    error = np.abs(demo.shrink(images) - digits.held_out)
+    assert error.mean() < 1  # of 17 levels: smoothing bleeds into the neighbours
+    assert error.max() < 5
+
+
+def test_the_dataset_on_disk_holds_pictures_and_labels(digits, tmp_path):
+    import datasets
+
+    demo.write_dataset(digits, tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
+        "held_out/00000.parquet",
+        "train/00000.parquet",
+    ]
+    files = {"held_out": str(tmp_path / "held_out" / "*.parquet")}
+    rows = datasets.load_dataset("parquet", data_files=files, split="held_out", cache_dir=str(tmp_path / "cache"))
+    assert rows.features["label"].names == demo.DIGIT_NAMES
+    assert rows["label"][:] == digits.held_out_labels.tolist()
+    assert np.array_equal(np.asarray(rows[3]["image"]), np.asarray(demo.enlarge(digits.held_out[3])))
+
+
+# ---- The classifier ----
+
+
+def test_the_classifier_reads_digits_it_has_not_seen(digits, reader):
+    assert reader.accuracy(digits.held_out, digits.held_out_labels) >= 0.97
+    seen_through_pictures = demo.shrink([demo.enlarge(digit) for digit in digits.held_out])
+    assert reader.accuracy(seen_through_pictures, digits.held_out_labels) >= 0.96
+
+
+def test_its_features_lead_to_its_answers(digits, reader):
+    logits = reader.features(digits.held_out) @ reader.model.coefs_[-1] + reader.model.intercepts_[-1]
+    assert np.array_equal(reader.model.classes_[logits.argmax(axis=1)], reader.read(digits.held_out))
+
+
+def test_frechet_distance_grows_with_damage(digits, reader):
+    first, second = demo.real_halves(digits)
+    assert first.shape == second.shape == (500, 64)
+    assert not {row.tobytes() for row in first} & {row.tobytes() for row in second}
+    between_halves = demo.feature_distance(reader, first, second)
+    noisy = np.clip(second + np.random.default_rng(0).normal(0, 4, second.shape), 0, 16)
+    one_class_missing = second[50:]
+    assert 0 < between_halves < demo.feature_distance(reader, first, one_class_missing)
+    assert between_halves < demo.feature_distance(reader, first, noisy)
+    assert demo.feature_distance(reader, first, first) < 1e-6
+
+
+def test_copies_of_training_codes_are_counted(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    known = torch.arange(16).reshape(2, 2, 2, 2)
+    rows = pa.array([grid.flatten().tolist() for grid in known], pa.list_(pa.uint16(), 8))
+    pq.write_table(pa.table({"codes": rows}), tmp_path / "shard-00000.parquet")
+    (tmp_path / "manifest.json").write_text("{}")
+    generated = torch.cat([known, known + 1])
+    assert demo.copied_share(generated, tmp_path) == 0.5
+
+
+# ---- Processes and folders ----
+
+
+def test_output_of_a_process_is_shown_and_logged_without_the_steps_of_its_bars(tmp_path, capfd):
+    code = "import sys; print('one'); print('10%\\r20%\\r100%', file=sys.stderr); print('two', end='')"
+    log = tmp_path / "log"
+    assert demo.run_logged([sys.executable, "-u", "-c", code], log, dict(os.environ)) is None
+    assert log.read_text() == "one\n100%\ntwo"
+    assert "10%\r20%\r100%" in capfd.readouterr().err
+
+
+def test_a_failed_stage_says_which_and_where_its_log_is(tmp_path, capsys):
+    run = demo.Run(tmp_path, seed=0, quick=True)
+    with pytest.raises(ChildProcessError, match=r"train_fqgan failed: .*--output_dir.* its log is .*train_fqgan\.log"):
+        run.train("train_fqgan")
+    assert "--output_dir" in (tmp_path / "logs" / "train_fqgan.log").read_text()
+
+
+def test_a_failing_demo_exits_with_one_line(tmp_path, monkeypatch, capsys):
+    from fqgan_hf.cli import main
+
+    monkeypatch.setattr(demo, "QUICK_TOKENIZER", ["--max_train_steps", "-1"])
+    assert main(["demo", "--output_dir", str(tmp_path / "demo"), "--quick"]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("fqgan demo: error: train_fqgan failed: ")
+    assert str(tmp_path / "demo" / "logs" / "train_fqgan.log") in last
+    assert not (tmp_path / "demo" / "report.json").exists()
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(FileExistsError, match="not empty, and not from an earlier demo"):
+        demo.prepare_folder(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="must be a folder"):
+        demo.prepare_folder(tmp_path / "file")
+    assert (tmp_path / "data").is_dir()
+
+
+def test_an_earlier_demo_is_replaced_and_nothing_else(tmp_path):
+    folder = tmp_path / "new"
+    demo.prepare_folder(folder)
+    (folder / "report.json").touch()
+    (folder / "training").mkdir()
+    (folder / "notes.txt").touch()
+    demo.prepare_folder(folder)
+    assert sorted(os.listdir(folder)) == [demo.MARKER, "notes.txt"]
+
+
+def test_missing_packages_are_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "sklearn" else True)
+    with pytest.raises(ImportError, match=r"needs scikit-learn: pip install 'fqgan-hf\[train\]'"):
+        demo.run(tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()
+
+
+def test_negative_seed(tmp_path):
+    with pytest.raises(ValueError, match="--seed must be at least 0, got -1"):
+        demo.run(tmp_path / "demo", seed=-1)
+
+
+# ---- From end to end ----
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quick") / "demo"
+    result = run_demo(folder, "--quick", "--seed", "3")
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+def test_quick_run_writes_everything(quick):
+    folder, result = quick
+    entries = sorted(path.name for path in folder.iterdir())
+    assert entries == sorted([demo.MARKER, *demo.OUTPUTS])
+    report = json.loads((folder / "report.json").read_text())
+    assert report["seed"] == 3
+    assert report["quick"] is True
+    assert report["generator"]["generated_digits"] == 500
+    assert 0 <= report["generator"]["read_as_the_class_asked_for"] <= 1
+    assert report["tokenizer"]["codes_used_on_held_out_digits"].keys() == {"visual", "semantic"}
+    assert "seconds" not in json.dumps(report)
+    assert json.loads((folder / "timings.json").read_text())["seconds"].keys() >= {"tokenizer", "generator", "total"}
+    for number in range(1, 7):
+        assert f"[{number}/6] " in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "read as the class asked for" in result.stdout
+    for name in ("reconstruction.png", "samples.png", "losses.png"):
+        with Image.open(folder / name) as image:
+            assert min(image.size) > 200
+
+
+def test_quick_models_load_in_hub_form(quick):
+    folder, _ = quick
+    pipe = FARPipeline.from_pretrained(str(folder / "pipeline"))
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe(["seven"], generator=torch.Generator().manual_seed(0)).images[0].size == (32, 32)
+    tokenizer = FQGANModel.from_pretrained(str(folder / "tokenizer"))
+    generator = FARForImageGeneration.from_pretrained(str(folder / "generator"))
+    assert tokenizer.fingerprint() == generator.config.tokenizer_fingerprint == pipe.vqmodel.fingerprint()
+    for name in ("tokenizer", "generator", "pipeline"):
+        assert (folder / name / "README.md").is_file()
+        assert list((folder / name).glob("modeling_*.py"))
+    assert (folder / "tokenizer" / "preprocessor_config.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_report_and_pictures(quick, tmp_path):
+    folder, _ = quick
+    assert run_demo(tmp_path / "again", "--quick", "--seed", "3").returncode == 0
+    for name in ("report.json", "samples.png", "reconstruction.png", "losses.png"):
+        assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+    assert run_demo(tmp_path / "again", "--quick", "--seed", "4").returncode == 0
+    assert (folder / "report.json").read_bytes() != (tmp_path / "again" / "report.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_full_demo_keeps_its_promises(tmp_path):
+    result = run_demo(tmp_path / "demo")
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "demo" / "report.json").read_text())
+    tokenizer, generator = report["tokenizer"], report["generator"]
+    assert report["quick"] is False
+    assert generator["read_as_the_class_asked_for"] >= 0.9
+    assert report["classifier"]["accuracy_on_real_held_out_digits"] >= 0.97
+    assert tokenizer["psnr_on_held_out_digits"] >= 22
+    assert all(used >= 128 for used in tokenizer["codes_used_on_held_out_digits"].values())
+    assert generator["copies_of_a_training_digit"] <= 0.05
