@@ -85,7 +85,7 @@ setup(
     package_data={
         "fqgan_hf": ["py.typed"],
         "fqgan_hf.training": ["configs/*.yaml", "configs/*.json"],
-        "fqgan_hf.model_cards": ["*.md", "*.jinja"],
+        "fqgan_hf.model_cards": ["*.md"],
     },
     include_package_data=False,
     install_requires=CORE,

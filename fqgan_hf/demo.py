@@ -212,9 +212,9 @@ class Run:
         log = self.folder / "logs" / f"{script}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", f"fqgan_hf.training.{script}", *options]
-        tail = run_logged(command, log, training_environment())
-        if tail is not None:
-            raise ChildProcessError(f"{script} failed: {tail}; its log is {log}")
+        status, last_line = run_logged(command, log, training_environment())
+        if status != 0:
+            raise ChildProcessError(f"{script} failed with exit status {status}, its log is {log}: {last_line}")
 
 
 def training_environment() -> dict[str, str]:
@@ -225,6 +225,7 @@ def training_environment() -> dict[str, str]:
         "MKL_NUM_THREADS": str(NUM_THREADS),
         "CUDA_VISIBLE_DEVICES": "",
         "ACCELERATE_USE_CPU": "true",
+        "ACCELERATE_MIXED_PRECISION": "no",
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "PYTHONHASHSEED": "0",
@@ -240,16 +241,16 @@ def training_environment() -> dict[str, str]:
     return environment
 
 
-def run_logged(command: list[str], log: Path, environment: dict[str, str]) -> str | None:
+def run_logged(command: list[str], log: Path, environment: dict[str, str]) -> tuple[int, str]:
     """
     Run a command with its output on our stderr, progress bars and all, and in a log file that keeps their last state.
 
     Returns:
-        `str`, or None if the command succeeded: what went wrong, in a line.
+        `tuple[int, str]`: The exit status, and the last line that the command wrote.
     """
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
     screen = getattr(sys.stderr, "buffer", None)
-    lines = [b""]
+    pending, last_line = b"", b""
     try:
         with open(log, "wb") as file:
             while chunk := os.read(process.stdout.fileno(), 65536):
@@ -258,22 +259,19 @@ def run_logged(command: list[str], log: Path, environment: dict[str, str]) -> st
                 else:
                     screen.write(chunk)
                 sys.stderr.flush()
-                *complete, rest = (lines[-1] + chunk).split(b"\n")
-                for line in complete:
-                    lines.append(line.rstrip(b"\r").rpartition(b"\r")[2])
-                    file.write(lines[-1] + b"\n")
-                lines.append(rest)
-            file.write(rest.rpartition(b"\r")[2] if lines[-1] else b"")
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    line = line.rstrip(b"\r").rpartition(b"\r")[2]  # a bar writes its states over each other
+                    file.write(line + b"\n")
+                    last_line = line.strip() or last_line
+            file.write(pending.rpartition(b"\r")[2])
         status = process.wait()
     finally:
         if process.poll() is None:
             process.terminate()
             process.wait()
         process.stdout.close()
-    if status == 0:
-        return None
-    said = [line.decode(errors="replace").strip() for line in lines if line.strip()]
-    return f"{said[-1] if said else 'it said nothing'} (exit status {status})"
+    return status, (pending.strip() or last_line).decode(errors="replace")
 
 
 def prepare_folder(folder: Path) -> None:

@@ -119,14 +119,16 @@ def test_copies_of_training_codes_are_counted(tmp_path):
 def test_output_of_a_process_is_shown_and_logged_without_the_steps_of_its_bars(tmp_path, capfd):
     code = "import sys; print('one'); print('10%\\r20%\\r100%', file=sys.stderr); print('two', end='')"
     log = tmp_path / "log"
-    assert demo.run_logged([sys.executable, "-u", "-c", code], log, dict(os.environ)) is None
+    assert demo.run_logged([sys.executable, "-u", "-c", code], log, dict(os.environ)) == (0, "two")
     assert log.read_text() == "one\n100%\ntwo"
     assert "10%\r20%\r100%" in capfd.readouterr().err
 
 
 def test_a_failed_stage_says_which_and_where_its_log_is(tmp_path, capsys):
     run = demo.Run(tmp_path, seed=0, quick=True)
-    with pytest.raises(ChildProcessError, match=r"train_fqgan failed: .*--output_dir.* its log is .*train_fqgan\.log"):
+    with pytest.raises(
+        ChildProcessError, match=r"train_fqgan failed with exit status \d, its log is .*train_fqgan\.log: .*output_dir"
+    ):
         run.train("train_fqgan")
     assert "--output_dir" in (tmp_path / "logs" / "train_fqgan.log").read_text()
 
@@ -137,7 +139,7 @@ def test_a_failing_demo_exits_with_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "QUICK_TOKENIZER", ["--max_train_steps", "-1"])
     assert main(["demo", "--output_dir", str(tmp_path / "demo"), "--quick"]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("fqgan demo: error: train_fqgan failed: ")
+    assert last.startswith("fqgan demo: error: train_fqgan failed with exit status 1, ")
     assert str(tmp_path / "demo" / "logs" / "train_fqgan.log") in last
     assert not (tmp_path / "demo" / "report.json").exists()
 
