@@ -346,9 +346,10 @@ def run(output_dir: str | os.PathLike, seed: int = 0, quick: bool = False) -> di
         demo.train("train_far", *options, *codes, "--output_dir", str(training / "generator"))
 
     with cpu_threads(NUM_THREADS):
-        with demo.stage("generation", "generating 500 digits, 50 of each class"):
+        per_class = 10 if quick else 50
+        with demo.stage("generation", f"generating {10 * per_class} digits, {per_class} of each class"):
             pipe = load_pipeline(training / "tokenizer", training / "generator")
-            labels = [label for label in range(10) for _ in range(50)]
+            labels = [label for label in range(10) for _ in range(per_class)]
             codes = generate_images(
                 pipe, labels, seed=seed, batch_size=250, guidance_scale=GUIDANCE_SCALE, output_type="codes"
             )
@@ -564,7 +565,7 @@ def export_models(pipe: "FARPipeline", folder: Path, report: dict[str, Any]) -> 
     }
     quality = {"PSNR on held-out digits": tokenizer["psnr_on_held_out_digits"]}
     generation = {
-        "share of 500 digits read as the class asked for": generator["read_as_the_class_asked_for"],
+        "share of digits read as the class asked for": generator["read_as_the_class_asked_for"],
         "Frechet distance on the classifier's features": generator["frechet_distance_to_real_digits"],
     }
     for name, obj, title, metrics in (

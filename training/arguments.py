@@ -18,6 +18,7 @@ from transformers import HfArgumentParser
 
 
 PRESETS = Path(__file__).parent / "configs"
+ACCELERATE_CONFIGS = ("fsdp2",)  # beside the presets, for `accelerate launch --config_file`
 
 Arguments = TypeVar("Arguments")
 
@@ -40,6 +41,11 @@ class ImageDataArguments:
     label_column: str | None = option(None, "Column of the labels. By default `label`, or the only class column.")
     resolution: int | None = option(None, "Height and width of the crops. By default the tokenizer's sample_size.")
     max_train_samples: int | None = option(None, "Use only so many images, the first ones.")
+    skip_bad_images: bool = option(
+        False,
+        "In place of an image that cannot be read use the next one, for up to one in a hundred; they are named in "
+        "the log and in bad_images.txt. Otherwise the first such image ends the run.",
+    )
     dataloader_num_workers: int = option(0, "Processes that decode images, for each training process.")
 
     def __post_init__(self):
@@ -67,6 +73,15 @@ class TrainingArguments:
     pretrained_model_name_or_path: str | None = option(None, "Start from this model's weights and configuration.")
     seed: int = option(0, "Seeds weights, data order, augmentation and dropout.")
 
+    streaming: bool = option(
+        False,
+        "Read the images as they come, from the Hub or from webdataset, parquet or image files, with no copy prepared "
+        "on disk. They are shuffled by files and in a buffer. A run resumes exactly, with the same number of "
+        "processes and workers; it reads again, without decoding, what it has seen.",
+    )
+    streaming_samples: int | None = option(None, "Images in the stream, the length of an epoch, where it cannot tell.")
+    streaming_buffer_size: int = option(10000, "Images, not decoded, that each worker draws from with --streaming.")
+
     train_batch_size: int = option(16, "Samples per process in one forward pass.")
     gradient_accumulation_steps: int = option(1, "Forward passes for one optimizer step.")
     num_train_epochs: int = option(1, "Passes over the data, unless --max_train_steps is given.")
@@ -86,6 +101,7 @@ class TrainingArguments:
         None, "By default what accelerate was configured for."
     )
     gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass to save memory.")
+    compile: bool = option(False, "Compile the model by torch.compile: minutes at the start, faster steps after.")
 
     logging_steps: int = option(50, "Write metrics.jsonl and trackers every so many steps.")
     report_to: Literal["tensorboard", "wandb", "trackio", "all"] | None = option(
@@ -98,7 +114,17 @@ class TrainingArguments:
     checkpoints_total_limit: int | None = option(None, "Keep only so many checkpoints, the newest ones.")
     resume_from_checkpoint: str | None = option(None, "`latest`, or the path of a checkpoint.")
 
+    push_to_hub: bool = option(False, "Publish the trained model with its card on the Hub; needs --hub_model_id.")
+    hub_model_id: str | None = option(None, "Repository to publish in: `name` or `organisation/name`.")
+    hub_token: str | None = option(None, "Token that may write there. By default the one of `hf auth login`.")
+    hub_private_repo: bool = option(False, "If the repository has to be created, create it private.")
+
     def __post_init__(self):
+        if self.push_to_hub and self.hub_model_id is None:
+            raise ValueError("push_to_hub needs --hub_model_id, the repository to publish in")
+        for name in ("hub_model_id", "hub_token", "hub_private_repo"):
+            if getattr(self, name) and not self.push_to_hub:
+                raise ValueError(f"{name} needs --push_to_hub")
         if self.model_config_name_or_path and self.pretrained_model_name_or_path:
             raise ValueError(
                 "at most one of --model_config_name_or_path and --pretrained_model_name_or_path may be given: "
@@ -107,8 +133,15 @@ class TrainingArguments:
         check_at_least(
             self, 1, "train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_train_steps",
             "logging_steps", "validation_steps", "max_validation_samples", "checkpointing_steps",
-            "checkpoints_total_limit",
+            "checkpoints_total_limit", "streaming_samples", "streaming_buffer_size",
         )  # fmt: skip
+        if self.streaming and (getattr(self, "max_train_samples", None) is not None or self.validation_fraction > 0):
+            raise ValueError(
+                "streaming excludes --max_train_samples and --validation_fraction: a stream has no places. "
+                "--validation_split works"
+            )
+        if self.streaming_samples is not None and not self.streaming:
+            raise ValueError("streaming_samples needs --streaming")
         check_at_least(self, 0, "seed", "lr_warmup_steps", "adam_weight_decay", "max_nonfinite_steps")
         for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
             if not getattr(self, name) > 0:
@@ -150,14 +183,19 @@ def parse_arguments(arguments_class: type[Arguments], argv: list[str] | None = N
     return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[0]
 
 
+def preset_names() -> list[str]:
+    """What `--config` knows by name."""
+    return sorted({path.stem for path in PRESETS.glob("*.yaml")} - set(ACCELERATE_CONFIGS))
+
+
 def _file_options(config: str, known: set[str]) -> list[str]:
     """A YAML file as command-line words."""
     path = Path(config)
     if not path.is_file():
+        if config not in preset_names():
+            presets = ", ".join(preset_names())
+            raise FileNotFoundError(f"config must be a YAML file or one of the presets {presets}, got {config!r}")
         path = PRESETS / f"{config}.yaml"
-    if not path.is_file():
-        presets = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
-        raise FileNotFoundError(f"config must be a YAML file or one of the presets {presets}, got {config!r}")
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError(f"config {path} must hold a mapping of options to values, got {type(values).__name__}")

@@ -6,6 +6,7 @@ and flushed to the disk; only then is the folder renamed to `checkpoint-500`, an
 removed. A run that is killed anywhere leaves the previous checkpoint as it was.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -15,10 +16,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 logger = get_logger(__name__)
@@ -126,27 +132,47 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        if ema is not None:
-            tensors = {str(i): tensor.contiguous() for i, tensor in enumerate(ema.shadow_params)}
-            save_file(tensors, temporary / EMA_FILE)
-            state = {**state, "ema_optimization_step": ema.optimization_step}
-        files = {}
-        for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
-            fsync(path)
-            files[path.relative_to(temporary).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
-        write_json(temporary / MANIFEST, {"step": step, "state": state, "files": files})
-        if final.exists():  # the same step again, after a resume from an older checkpoint
-            shutil.rmtree(final)
-        temporary.rename(final)
-        fsync(final.parent)
-        if total_limit is not None:
-            for old in list_checkpoints(output_dir)[:-total_limit]:
-                shutil.rmtree(old)
+    averages = None if ema is None else [whole(tensor) for tensor in ema.shadow_params]
+    try:
+        accelerator.save_state(str(temporary))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            if ema is not None:
+                save_file({str(i): tensor.contiguous() for i, tensor in enumerate(averages)}, temporary / EMA_FILE)
+                state = {**state, "ema_optimization_step": ema.optimization_step}
+            _complete(temporary, final, step, state)
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk speaks through each of these
+        free = shutil.disk_usage(output_dir).free  # torch does not name the cause
+        shutil.rmtree(temporary, ignore_errors=True)
+        previous = list_checkpoints(output_dir)
+        kept = f"the last complete one is {previous[-1]}" if previous else "there is no earlier one"
+        raise OSError(
+            f"checkpoint {final} could not be written with {free:,} bytes free: {error}; {kept}. "
+            "Make room and go on with --resume_from_checkpoint latest"
+        ) from error
+    if accelerator.is_main_process and total_limit is not None:
+        for old in list_checkpoints(output_dir)[:-total_limit]:
+            shutil.rmtree(old)
     accelerator.wait_for_everyone()
     return final
+
+
+def _complete(temporary: Path, final: Path, step: int, state: dict[str, Any]) -> None:
+    """Hash and flush all files, write the manifest, and give the folder its name."""
+    files = {}
+    for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
+        fsync(path)
+        files[path.relative_to(temporary).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    write_json(temporary / MANIFEST, {"step": step, "state": state, "files": files})
+    if final.exists():  # the same step again, after a resume from an older checkpoint
+        shutil.rmtree(final)
+    temporary.rename(final)
+    fsync(final.parent)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that FSDP may have sharded, in one piece; every process calls this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def load_checkpoint(accelerator: Accelerator, path: Path, state: dict[str, Any], ema: EMAModel | None = None) -> int:
@@ -184,14 +210,33 @@ def load_checkpoint(accelerator: Accelerator, path: Path, state: dict[str, Any],
     accelerator.load_state(str(path))
     if ema is not None:
         tensors = load_file(path / EMA_FILE)
-        ema.load_state_dict(
-            {
-                "shadow_params": [tensors[str(i)] for i in range(len(tensors))],
-                "optimization_step": manifest["state"]["ema_optimization_step"],
-            }
-        )
+        averages = [
+            distribute_tensor(tensors[str(i)].to(like.device), like.device_mesh, like.placements)
+            if isinstance(like, DTensor)
+            else tensors[str(i)]
+            for i, like in enumerate(ema.shadow_params)
+        ]
+        step = manifest["state"]["ema_optimization_step"]
+        ema.load_state_dict({"shadow_params": averages, "optimization_step": step})
         ema.to(accelerator.device)
     return manifest["step"]
+
+
+def unsharded(model: nn.Module) -> nn.Module:
+    """
+    A model with whole weights to save; every process calls this.
+
+    Returns:
+        `nn.Module`: The model itself, or where FSDP has sharded it a copy on the CPU, complete on the main process.
+    """
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return model
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights = get_model_state_dict(model, options=options)
+    whole = type(model)(copy.deepcopy(model.config))
+    if weights:
+        whole.load_state_dict(weights)
+    return whole.to(model.dtype)
 
 
 def export(components: Iterable[Any], output_dir: str | Path) -> None:

@@ -23,10 +23,14 @@ import torch
 from torch.utils.data import Dataset
 
 from fqgan_hf.modeling.modeling_far import grid_to_sequence
+from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.training.checkpointing import MANIFEST, fsync, sha256, write_json
+from fqgan_hf.training.crops import CROPS, draw_view
+from fqgan_hf.training.data import LabelledImages, check_bad_share
 
 
 EXTRACTION_KEY = b"fqgan_hf.extraction"
+SKIPPED_KEY = b"fqgan_hf.skipped"
 
 
 @dataclass
@@ -44,9 +48,10 @@ class CodesManifest:
         views (`list[str]`): Name of each view of an image, in order.
         source (`str`): Where the images came from.
         shard_size (`int`): Images per shard.
-        num_rows (`int`): Images in all.
+        num_rows (`int`): Images in all, whether or not they could be read.
         id2label (`dict[str, str]`): Class id to name.
         shards (`list[dict]`): `file`, `rows` and `sha256` of each shard, in the order of the images.
+        skipped (`list[str]`): Ids of the images that could not be read and have no row.
     """
 
     tokenizer: str
@@ -62,7 +67,28 @@ class CodesManifest:
     num_rows: int
     id2label: dict[str, str]
     shards: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     format_version: int = 1
+
+    @classmethod
+    def describe(
+        cls, model: FQGANModel, tokenizer: str, images: LabelledImages, crop: str, resolution: int, shard_size: int = 0
+    ) -> "CodesManifest":
+        """Of the codes that a tokenizer gives for views of images, whether they are going to be stored or not."""
+        return cls(
+            tokenizer=tokenizer,
+            tokenizer_fingerprint=model.fingerprint(),
+            num_codebooks=model.config.num_codebooks,
+            codebook_size=model.config.codebook_size,
+            grid=list(model.grid_size(resolution, resolution)),
+            resolution=resolution,
+            crop=crop,
+            views=CROPS[crop][0],
+            source=images.source,
+            shard_size=shard_size,
+            num_rows=len(images),
+            id2label={str(i): name for i, name in enumerate(images.label_names)},
+        )
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -72,7 +98,11 @@ class CodesManifest:
     def identity(self) -> bytes:
         """What all shards of one extraction have in common; a shard carries it in its metadata."""
         content = asdict(self)
-        del content["shards"], content["tokenizer"]  # the fingerprint says which tokenizer; its path may change
+        del (
+            content["shards"],
+            content["skipped"],
+            content["tokenizer"],
+        )  # the fingerprint says which tokenizer; its path may change
         return json.dumps(content, sort_keys=True).encode()
 
     @classmethod
@@ -104,7 +134,12 @@ def shard_name(number: int) -> str:
 
 
 def write_shard(
-    path: Path, manifest: CodesManifest, ids: Sequence[str], labels: Sequence[int], codes: torch.Tensor
+    path: Path,
+    manifest: CodesManifest,
+    ids: Sequence[str],
+    labels: Sequence[int],
+    codes: torch.Tensor,
+    skipped: Sequence[str] = (),
 ) -> None:
     """
     Write one shard; `path` appears only when it is complete.
@@ -114,8 +149,11 @@ def write_shard(
         manifest (`CodesManifest`): Of the extraction.
         ids (`Sequence[str]`), labels (`Sequence[int]`): One per image.
         codes (`torch.Tensor` of shape `(images, views, num_codebooks, height, width)`): In [0, codebook_size).
+        skipped (`Sequence[str]`): Ids of images that belong here and could not be read.
     """
-    if codes.shape[1:] != manifest.shape or codes.min() < 0 or codes.max() >= manifest.codebook_size:
+    if codes.shape[1:] != manifest.shape or (
+        len(codes) and not 0 <= codes.min() <= codes.max() < manifest.codebook_size
+    ):
         raise ValueError(
             f"codes must have shape (images, {', '.join(map(str, manifest.shape))}) and lie in "
             f"[0, {manifest.codebook_size - 1}], got shape {tuple(codes.shape)} in [{codes.min()}, {codes.max()}]"
@@ -127,7 +165,7 @@ def write_shard(
             "label": pa.array(labels, pa.int64()),
             "codes": pa.FixedSizeListArray.from_arrays(values, int(np.prod(manifest.shape))),
         }
-    ).replace_schema_metadata({EXTRACTION_KEY: manifest.identity()})
+    ).replace_schema_metadata({EXTRACTION_KEY: manifest.identity(), SKIPPED_KEY: json.dumps(list(skipped)).encode()})
     temporary = path.with_name(path.name + ".tmp")
     pq.write_table(table, temporary, compression="zstd")
     fsync(temporary)
@@ -135,9 +173,9 @@ def write_shard(
     fsync(path.parent)
 
 
-def is_written(path: Path, manifest: CodesManifest, num_rows: int) -> bool:
+def is_written(path: Path, manifest: CodesManifest, num_images: int) -> bool:
     """
-    Whether a shard is there already, from a run that was stopped.
+    Whether a shard of so many images is there already, from a run that was stopped.
 
     Raises:
         ValueError: The file belongs to another extraction.
@@ -145,7 +183,8 @@ def is_written(path: Path, manifest: CodesManifest, num_rows: int) -> bool:
     if not path.is_file():
         return False
     metadata = pq.read_metadata(path)
-    if (metadata.metadata or {}).get(EXTRACTION_KEY) != manifest.identity() or metadata.num_rows != num_rows:
+    num_found = metadata.num_rows + len(skipped_in(path))
+    if (metadata.metadata or {}).get(EXTRACTION_KEY) != manifest.identity() or num_found != num_images:
         raise ValueError(
             f"output_dir holds {path.name} of another extraction (other tokenizer, data or crops): "
             "choose another folder or empty this one"
@@ -153,13 +192,26 @@ def is_written(path: Path, manifest: CodesManifest, num_rows: int) -> bool:
     return True
 
 
+def skipped_in(path: Path) -> list[str]:
+    """Ids of the images that a shard lacks because they could not be read."""
+    return json.loads((pq.read_metadata(path).metadata or {}).get(SKIPPED_KEY, b"[]"))
+
+
 def finish(folder: Path, manifest: CodesManifest) -> None:
-    """Hash all shards and write the manifest, which makes the store valid."""
-    manifest.shards = []
+    """
+    Hash all shards and write the manifest, which makes the store valid.
+
+    Raises:
+        ValueError: More images were skipped than may be.
+    """
+    manifest.shards, manifest.skipped = [], []
     for path in sorted(folder.glob("shard-*.parquet")):
         rows = pq.read_metadata(path).num_rows
         manifest.shards.append({"file": path.name, "rows": rows, "sha256": sha256(path)})
-    assert sum(shard["rows"] for shard in manifest.shards) == manifest.num_rows, "a shard is missing"
+        manifest.skipped += skipped_in(path)
+    num_found = sum(shard["rows"] for shard in manifest.shards) + len(manifest.skipped)
+    assert num_found == manifest.num_rows, "a shard is missing"
+    check_bad_share(set(manifest.skipped), manifest.num_rows)
     write_json(folder / MANIFEST, asdict(manifest))
 
 
@@ -209,7 +261,7 @@ class CodeSequences(Dataset):
             return self.indices[key], 0
         epoch, position = key
         index = self.indices[position]
-        return index, int(np.random.default_rng([self.seed, epoch, index]).integers(len(self.manifest.views)))
+        return index, draw_view(self.seed, epoch, index, num_views=len(self.manifest.views))
 
     def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> list[dict[str, torch.Tensor | int]]:
         """A batch at once: one read of the table."""

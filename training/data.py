@@ -8,17 +8,75 @@ Shapes: C channels, H W pixels.
 """
 
 import io
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import datasets
 import numpy as np
 import torch
+from datasets.utils.file_utils import xopen
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor, load_image
 from fqgan_hf.training.arguments import ImageDataArguments
+from fqgan_hf.training.crops import CROPS, center_crop, draw_view, random_crop, to_pixel_values
+
+
+logger = logging.getLogger(__name__)
+
+MAX_BAD_SHARE = 0.01
+
+
+class UnreadableImageError(ValueError):
+    """An image that is damaged, missing, or in no accepted format."""
+
+
+class BadImages:
+    """
+    Counts unreadable images by name, so that a few of them can be borne and many cannot.
+
+    The names go to a file: neither training processes nor the workers that decode for them share memory. What is used
+    in place of a bad image depends on the data alone, never on this count.
+
+    Args:
+        num_images (`int`): Images in all; one in a hundred may be unreadable.
+        path (`Path`, *optional*): File of names, one a line. Without it each process counts for itself.
+    """
+
+    def __init__(self, num_images: int, path: Path | None = None):
+        self.num_images = num_images
+        self.path = path
+        self.names: set[str] = set()
+
+    def add(self, name: str, error: Exception) -> None:
+        """
+        Count one image; the same name counts once.
+
+        Raises:
+            ValueError: It is one too many.
+        """
+        if name in self.names:
+            return
+        if self.path is not None:
+            if self.path.is_file():
+                self.names.update(self.path.read_text(encoding="utf-8").splitlines())
+            if name not in self.names:
+                with open(self.path, "a", encoding="utf-8") as file:
+                    file.write(name.replace("\n", " ") + "\n")  # one short write: those of processes do not mix
+        self.names.add(name)
+        logger.warning(f"Skipped: {error} ({len(self.names)} of {self.num_images} images so far)")
+        check_bad_share(self.names, self.num_images)
+
+
+def check_bad_share(names: set[str], num_images: int) -> None:
+    """Raise `ValueError` where the unreadable images `names` are more than one in a hundred of `num_images`."""
+    if len(names) > MAX_BAD_SHARE * num_images:
+        some = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+        raise ValueError(
+            f"skip_bad_images bears {MAX_BAD_SHARE:.0%} of unreadable images, got {len(names)} of {num_images}: {some}"
+        )
 
 
 class LabelledImages:
@@ -31,6 +89,7 @@ class LabelledImages:
         label_column (`str`, *optional*): A column of class ids; without it every label is 0.
         source (`str`): What the data are called; images without a file of their own are named by it and their index.
         root (`Path`, *optional*): Image files are named by their path below this folder.
+        bad (`BadImages`, *optional*): Counts unreadable images. Without it the first one raises.
 
     Attributes:
         label_names (`list[str]`): Name of each class.
@@ -43,12 +102,14 @@ class LabelledImages:
         label_column: str | None,
         source: str,
         root: Path | None = None,
+        bad: BadImages | None = None,
     ):
         self.rows = dataset.cast_column(image_column, datasets.Image(decode=False))
         self.image_column = image_column
         self.label_column = label_column
         self.source = source
         self.root = root
+        self.bad = bad
         self.label_names = ["unlabelled"] if label_column is None else dataset.features[label_column].names
 
     def __len__(self) -> int:
@@ -57,11 +118,20 @@ class LabelledImages:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         row = self.rows[index]
         stored = row[self.image_column]
-        try:
-            image = load_image(io.BytesIO(stored["bytes"]) if stored["bytes"] is not None else stored["path"])
-        except (ValueError, OSError) as error:
-            raise ValueError(f"image {self.name(index)!r} cannot be read: {error}") from error
+        image = decode_image(stored, self.name(index))
         return image, 0 if self.label_column is None else row[self.label_column]
+
+    def read(self, indices: Sequence[int], position: int) -> tuple[Image.Image, int]:
+        """Picture and label of `indices[position]`, or if it is unreadable and may be, of the next of `indices`."""
+        while True:
+            index = indices[position % len(indices)]
+            try:
+                return self[index]
+            except UnreadableImageError as error:
+                if self.bad is None:
+                    raise
+                self.bad.add(self.name(index), error)  # raises before all of them are unreadable
+            position += 1
 
     def name(self, index: int) -> str:
         """What identifies the image: its file below the data folder, or its place in the split."""
@@ -72,9 +142,67 @@ class LabelledImages:
         return f"{self.source}/{index:08d}"
 
 
-def load_images(args: ImageDataArguments, split: str | None = None) -> LabelledImages:
+class StreamedImages:
     """
-    The images that the arguments name.
+    Upright RGB pictures that come one after another; `fqgan_hf.training.streaming` makes samples of them.
+
+    Args:
+        stream (`datasets.IterableDataset`): With an image column, not decoded here.
+        image_column (`str`): Its name.
+        label_column (`str`, *optional*): A class column; without one every label is 0.
+        source (`str`): What the data are called.
+        num_images (`int`): In one pass; the length of an epoch.
+        bad (`BadImages`, *optional*): Counts unreadable images. Without it the first one raises.
+
+    Attributes:
+        label_names (`list[str]`): Name of each class.
+    """
+
+    def __init__(
+        self,
+        stream: datasets.IterableDataset,
+        image_column: str,
+        label_column: str | None,
+        source: str,
+        num_images: int,
+        bad: BadImages | None = None,
+    ):
+        self.stream = stream.cast_column(image_column, datasets.Image(decode=False))
+        self.image_column = image_column
+        is_class = label_column is not None and isinstance(stream.features[label_column], datasets.ClassLabel)
+        self.label_column = label_column if is_class else None
+        self.label_names = stream.features[label_column].names if is_class else ["unlabelled"]
+        self.source = source
+        self.num_images = num_images
+        self.bad = bad
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def name(self, row: dict, position: int) -> str:
+        """What identifies the image of a row: its path or key, or its place in the stream."""
+        return row[self.image_column]["path"] or row.get("__key__") or f"{self.source}/{position:08d}"
+
+    def decode(self, row: dict, position: int) -> tuple[Image.Image, int]:
+        image = decode_image(row[self.image_column], self.name(row, position))
+        return image, 0 if self.label_column is None else row[self.label_column]
+
+
+def decode_image(stored: dict, name: str) -> Image.Image:
+    """The picture in a cell `{"bytes", "path"}` of an image column that is not decoded."""
+    try:
+        content = stored["bytes"]
+        if content is None:
+            with xopen(stored["path"], "rb") as file:  # a path, or where in an archive or on the Hub
+                content = file.read()
+        return load_image(io.BytesIO(content))
+    except (ValueError, OSError) as error:
+        raise UnreadableImageError(f"image {name!r} cannot be read: {error}") from error
+
+
+def load_images(args: ImageDataArguments, split: str | None = None) -> LabelledImages | StreamedImages:
+    """
+    The images that the arguments name; a stream if they say so and no other split is asked for.
 
     Args:
         args (`ImageDataArguments`): See there.
@@ -83,48 +211,83 @@ def load_images(args: ImageDataArguments, split: str | None = None) -> LabelledI
     Raises:
         ValueError: No images, no such split or column, or a choice of columns that has to be made.
     """
-    root = None
-    if args.train_data_dir is not None:
-        root = Path(args.train_data_dir).resolve()
-        source = root.name
-        kind, pattern = ("parquet", "*.parquet") if any(root.rglob("*.parquet")) else ("imagefolder", "*")
-        if not any(path.is_file() for path in root.rglob("*")):
-            raise ValueError(f"train_data_dir must hold images or parquet files, got the empty folder {root}")
-        files = {"train": str(root / "**" / pattern)}
-        dataset = datasets.load_dataset(kind, data_files=files, split="train", cache_dir=args.cache_dir)
-    else:
-        splits = datasets.load_dataset(args.dataset_name, args.dataset_config_name, cache_dir=args.cache_dir)
-        name = split or args.split
-        if name not in splits:
-            raise ValueError(f"split must be one of {sorted(splits)} in {args.dataset_name}, got {name!r}")
-        dataset = splits[name]
-        source = f"{Path(args.dataset_name).name}/{name}"
-    image_column = _image_column(dataset, args.image_column)
-    dataset, label_column = _label_column(dataset, args.label_column)
+    streaming = getattr(args, "streaming", False)
+    dataset, source, root = open_dataset(args, split, streaming)
+    if streaming and split is None:
+        return _stream_images(args, dataset, source)
+    if streaming:  # what is validated on is so little that it can be held
+        rows = list(dataset.take(args.max_validation_samples))
+        dataset = datasets.Dataset.from_list(rows, features=dataset.features)
+    image_column = find_image_column(dataset, args.image_column)
+    label_column = find_label_column(dataset, args.label_column)
+    if label_column is not None and not isinstance(dataset.features[label_column], datasets.ClassLabel):
+        dataset = dataset.class_encode_column(label_column)
     if args.max_train_samples is not None and split is None:
         dataset = dataset.select(range(min(args.max_train_samples, len(dataset))))
     if len(dataset) == 0:
         raise ValueError(f"the data must hold at least one image, got none in {source}")
-    return LabelledImages(dataset, image_column, label_column, source, root)
+    bad = bad_images_of(args, len(dataset), split) if args.skip_bad_images else None
+    return LabelledImages(dataset, image_column, label_column, source, root, bad)
 
 
-def _image_column(dataset: datasets.Dataset, name: str | None) -> str:
+def _stream_images(args: ImageDataArguments, stream: datasets.IterableDataset, source: str) -> StreamedImages:
+    if stream.features is None:
+        stream = stream._resolve_features()  # from its first rows, as `datasets` does where it needs them
+    told = (stream.info.splits or {}).get(str(stream.split))
+    num_images = args.streaming_samples or (told.num_examples if told is not None else None)
+    if not num_images:
+        raise ValueError(f"streaming_samples must be given: {source} does not tell how many images it holds")
+    columns = find_image_column(stream, args.image_column), find_label_column(stream, args.label_column)
+    bad = bad_images_of(args, num_images) if args.skip_bad_images else None
+    return StreamedImages(stream, *columns, source, num_images, bad)
+
+
+def bad_images_of(args: ImageDataArguments, num_images: int, split: str | None = None) -> BadImages:
+    """The count of unreadable images in a run's `output_dir`, if it has one."""
+    folder = getattr(args, "output_dir", None)
+    name = "bad_images.txt" if split is None else f"bad_images-{split}.txt"
+    return BadImages(num_images, None if folder is None else Path(folder, name))
+
+
+def open_dataset(
+    args: ImageDataArguments, split: str | None = None, streaming: bool = False
+) -> tuple[datasets.Dataset | datasets.IterableDataset, str, Path | None]:
+    """What the arguments name, its source's name, and its folder if it is one."""
+    options = {"cache_dir": args.cache_dir, "streaming": streaming}
+    if args.train_data_dir is not None:
+        root = Path(args.train_data_dir).resolve()
+        if not any(path.is_file() for path in root.rglob("*")):
+            raise ValueError(f"train_data_dir must hold images, parquet or tar files, got the empty folder {root}")
+        kinds = {"*.parquet": "parquet", "*.tar": "webdataset"}
+        pattern = next((pattern for pattern in kinds if any(root.rglob(pattern))), "*")
+        files = {"train": str(root / "**" / pattern)}
+        kind = kinds.get(pattern, "imagefolder")
+        return datasets.load_dataset(kind, data_files=files, split="train", **options), root.name, root
+    splits = datasets.load_dataset(args.dataset_name, args.dataset_config_name, **options)
+    name = split or args.split
+    if name not in splits:
+        raise ValueError(f"split must be one of {sorted(splits)} in {args.dataset_name}, got {name!r}")
+    return splits[name], f"{Path(args.dataset_name).name}/{name}", None
+
+
+def find_image_column(dataset: datasets.Dataset | datasets.IterableDataset, name: str | None) -> str:
     columns = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     if name in columns or (name is None and len(columns) == 1):
         return name or columns[0]
     raise ValueError(f"image_column must be one of the image columns {columns}, got {name!r}")
 
 
-def _label_column(dataset: datasets.Dataset, name: str | None) -> tuple[datasets.Dataset, str | None]:
+def find_label_column(dataset: datasets.Dataset | datasets.IterableDataset, name: str | None) -> str | None:
     features = dataset.features
     if name is not None and name not in features:
         raise ValueError(f"label_column must be one of {list(features)}, got {name!r}")
-    if name is None:
-        classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-        name = "label" if "label" in features else classes[0] if len(classes) == 1 else None
-    if name is not None and not isinstance(features[name], datasets.ClassLabel):
-        dataset = dataset.class_encode_column(name)
-    return dataset, name
+    if name is not None:
+        return name
+    for usual in ("label", "cls"):  # `cls` is webdataset's
+        if usual in features:
+            return usual
+    classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    return classes[0] if len(classes) == 1 else None
 
 
 def split_indices(num_samples: int, validation_fraction: float, seed: int) -> tuple[list[int], list[int]]:
@@ -167,36 +330,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
             yield epoch, index
 
 
-def resize_short_side(image: Image.Image, size: int) -> Image.Image:
-    """Scale so that the shorter side has `size` pixels; antialiased Lanczos, as `FQGANImageProcessor` does."""
-    width, height = image.size
-    short = min(width, height)
-    if short == size:
-        return image
-    return image.resize((round(width * size / short), round(height * size / short)), Image.Resampling.LANCZOS)
-
-
-def random_crop(image: Image.Image, size: int, max_ratio: float, rng: np.random.Generator) -> Image.Image:
-    """Short side to a random size in [size, max_ratio * size], then a random square (published ratio: 1.25)."""
-    image = resize_short_side(image, int(rng.integers(size, int(max_ratio * size), endpoint=True)))
-    left = int(rng.integers(0, image.width - size, endpoint=True))
-    top = int(rng.integers(0, image.height - size, endpoint=True))
-    return image.crop((left, top, left + size, top + size))
-
-
-def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Short side to `size`, then the square in the middle."""
-    image = resize_short_side(image, size)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
-
-
-def to_pixel_values(image: Image.Image) -> torch.Tensor:
-    """RGB picture -> float32 `(3, H, W)` in [-1, 1]."""
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
-    return pixels.float().div_(127.5).sub_(1.0)
-
-
 class AugmentedImages(Dataset):
     """
     Training crops, keyed by the (epoch, index) pairs of `EpochSampler`.
@@ -234,16 +367,56 @@ class AugmentedImages(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor | int]:
         epoch, position = key
-        index = self.indices[position]
-        rng = np.random.default_rng([self.seed, epoch, index])
-        image, label = self.images[index]
+        return self.prepare(*self.images.read(self.indices, position), epoch, self.indices[position])
+
+    def prepare(self, image: Image.Image, label: int, epoch: int, *index: int) -> dict[str, torch.Tensor | int]:
+        """The sample; what is random about it depends on the numbers."""
+        rng = np.random.default_rng([self.seed, epoch, *index])
         if self.use_center_crop:
             image = center_crop(image, self.resolution)
         else:
             image = random_crop(image, self.resolution, self.max_resize_ratio, rng)
         if self.random_flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return {"pixel_values": to_pixel_values(image), "label": label, "index": index}
+        return {"pixel_values": to_pixel_values(image), "label": label, "index": index[-1]}
+
+
+class ImageViews(Dataset):
+    """
+    One view of each image, as `extract_codes` makes them: for generator training without a store of codes.
+
+    Args:
+        images (`LabelledImages`): All the pictures.
+        indices (`Sequence[int]`): Those to use.
+        crop (`str`): `"plain"`, `"flip"` or `"ten-crop"`.
+        resolution (`int`): Side of the crops.
+        seed (`int`, *optional*):
+            Items are keyed by the (epoch, position) pairs of `EpochSampler`, and this seed, the epoch and the index
+            choose the view, the one that `CodeSequences` would read. Without a seed items are keyed by position and
+            give the first view: for validation.
+    """
+
+    def __init__(
+        self, images: LabelledImages, indices: Sequence[int], crop: str, resolution: int, seed: int | None = None
+    ):
+        self.images = images
+        self.indices = indices
+        self.views, self.make_views = CROPS[crop]
+        self.resolution = resolution
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, torch.Tensor | int]:
+        epoch, position = (0, key) if self.seed is None else key
+        return self.prepare(*self.images.read(self.indices, position), epoch, self.indices[position])
+
+    def prepare(self, image: Image.Image, label: int, epoch: int, *index: int) -> dict[str, torch.Tensor | int]:
+        """The sample; which view it shows depends on the numbers."""
+        view = 0 if self.seed is None else draw_view(self.seed, epoch, *index, num_views=len(self.views))
+        pixel_values = to_pixel_values(self.make_views(image, self.resolution)[view])
+        return {"pixel_values": pixel_values, "class_labels": label, "index": index[-1]}
 
 
 class ProcessedImages(Dataset):
@@ -258,6 +431,6 @@ class ProcessedImages(Dataset):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> dict[str, torch.Tensor | int]:
-        index = self.indices[position]
-        image, label = self.images[index]
-        return {"pixel_values": self.processor(image)["pixel_values"][0], "label": label, "index": index}
+        image, label = self.images.read(self.indices, position)
+        pixel_values = self.processor(image)["pixel_values"][0]
+        return {"pixel_values": pixel_values, "label": label, "index": self.indices[position]}

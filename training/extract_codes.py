@@ -9,7 +9,6 @@ rows; a run that was stopped goes on where it was when started again.
 """
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,45 +16,18 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from PIL import Image, ImageOps
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.training.arguments import ImageDataArguments, check_at_least, option, parse_arguments
 from fqgan_hf.training.codes import CodesManifest, finish, is_written, shard_name, write_shard
-from fqgan_hf.training.data import LabelledImages, center_crop, load_images, resize_short_side, to_pixel_values
+from fqgan_hf.training.crops import CROPS, to_pixel_values
+from fqgan_hf.training.data import LabelledImages, UnreadableImageError, load_images
 from fqgan_hf.training.loop import check_launch
 
 
 logger = get_logger(__name__)
-
-
-def plain(image: Image.Image, size: int) -> list[Image.Image]:
-    return [center_crop(image, size)]
-
-
-def flip(image: Image.Image, size: int) -> list[Image.Image]:
-    crop = center_crop(image, size)
-    return [crop, ImageOps.mirror(crop)]
-
-
-def ten_crop(image: Image.Image, size: int) -> list[Image.Image]:
-    """Short side 1.1 times the crop; four corners, the middle, and their mirror images (published: 281 and 256)."""
-    image = resize_short_side(image, int(1.1 * size))
-    right, bottom = image.width - size, image.height - size
-    corners = [(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)]
-    crops = [image.crop((left, top, left + size, top + size)) for left, top in corners]
-    return crops + [ImageOps.mirror(crop) for crop in crops]
-
-
-_TEN = ["top-left", "top-right", "bottom-left", "bottom-right", "center"]
-
-CROPS: dict[str, tuple[list[str], Callable[[Image.Image, int], list[Image.Image]]]] = {
-    "plain": (["center"], plain),
-    "flip": (["center", "center-flip"], flip),
-    "ten-crop": (_TEN + [f"{name}-flip" for name in _TEN], ten_crop),
-}
 
 
 @dataclass(kw_only=True)
@@ -88,25 +60,44 @@ class Views(Dataset):
 
     def __getitem__(self, position: int) -> dict[str, torch.Tensor | int | str]:
         index = self.indices[position]
-        image, label = self.images[index]
+        try:
+            image, label = self.images[index]
+        except UnreadableImageError as error:
+            if self.images.bad is None:
+                raise
+            self.images.bad.add(self.images.name(index), error)
+            return {"skipped": self.images.name(index)}
         if not 0 <= label < len(self.images.label_names):
             raise ValueError(f"image {self.images.name(index)!r} has label {label}: is this a split without labels?")
         views = [to_pixel_values(view) for view in self.make_views(image, self.resolution)]
         return {"views": torch.stack(views), "label": label, "id": self.images.name(index)}
 
 
+def collate(items: list[dict]) -> tuple[dict | None, list[str]]:
+    """The batch of what could be read, if anything, and the ids of what could not."""
+    read = [item for item in items if "skipped" not in item]
+    return default_collate(read) if read else None, [item["skipped"] for item in items if "skipped" in item]
+
+
 @torch.no_grad()
-def encode_shard(model: FQGANModel, views: Views, args: ExtractCodesArguments, device, bar: tqdm):
-    """Ids, labels and codes `(images, views, K, h, w)` of one shard."""
-    ids, labels, codes = [], [], []
-    for batch in DataLoader(views, args.batch_size, num_workers=args.dataloader_num_workers):
+def encode_shard(model: FQGANModel, views: Views, args: ExtractCodesArguments, manifest: CodesManifest, bar: tqdm):
+    """Ids, labels, codes `(images, views, K, h, w)` and ids of skipped images of one shard."""
+    ids, labels, skipped = [], [], []
+    codes = [torch.empty(0, *manifest.shape, dtype=torch.int64)]
+    for batch, unread in DataLoader(
+        views, args.batch_size, num_workers=args.dataloader_num_workers, collate_fn=collate
+    ):
+        skipped += unread
+        bar.update(len(unread))
+        if batch is None:
+            continue
         # View by view, so that the batch in memory is batch_size whatever the number of views.
-        grids = [model.encode(pixel_values.to(device)).codes for pixel_values in batch["views"].unbind(1)]
+        grids = [model.encode(pixel_values.to(model.device)).codes for pixel_values in batch["views"].unbind(1)]
         codes.append(torch.stack(grids, dim=1).cpu())
         ids += batch["id"]
         labels += batch["label"].tolist()
         bar.update(len(batch["id"]))
-    return ids, labels, torch.cat(codes)
+    return ids, labels, torch.cat(codes), skipped
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -120,27 +111,16 @@ def main(argv: list[str] | None = None) -> None:
     # Build
     model = FQGANModel.from_pretrained(args.tokenizer).to(accelerator.device).eval()
     resolution = args.resolution or model.config.sample_size
-    grid = model.grid_size(resolution, resolution)
+    model.grid_size(resolution, resolution)  # raises for a resolution that the tokenizer cannot encode
     if model.config.codebook_size > 2**16:
         raise ValueError(
             f"codes are stored in 16 bits: codebook_size must be at most 65536, got {model.config.codebook_size}"
         )
+    if accelerator.is_main_process:
+        (folder / "bad_images.txt").unlink(missing_ok=True)  # of a run that was stopped: shards know their own
     with accelerator.main_process_first():
         images = load_images(args)
-    manifest = CodesManifest(
-        tokenizer=args.tokenizer,
-        tokenizer_fingerprint=model.fingerprint(),
-        num_codebooks=model.config.num_codebooks,
-        codebook_size=model.config.codebook_size,
-        grid=list(grid),
-        resolution=resolution,
-        crop=args.crop,
-        views=CROPS[args.crop][0],
-        source=images.source,
-        shard_size=args.shard_size,
-        num_rows=len(images),
-        id2label={str(i): name for i, name in enumerate(images.label_names)},
-    )
+    manifest = CodesManifest.describe(model, args.tokenizer, images, args.crop, resolution, args.shard_size)
 
     # Loop: each process takes every n-th shard; which images a shard holds does not depend on n.
     shards = [range(i, min(i + args.shard_size, len(images))) for i in range(0, len(images), args.shard_size)]
@@ -154,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
             bar.update(len(indices))
             continue
         views = Views(images, indices, args.crop, resolution)
-        write_shard(path, manifest, *encode_shard(model, views, args, accelerator.device, bar))
+        write_shard(path, manifest, *encode_shard(model, views, args, manifest, bar))
     bar.close()
 
     # Save

@@ -1,11 +1,9 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""What the training loops share: the accelerator, the plan of steps, seeding, guarded updates and the log."""
+"""What the training loops share: the accelerator, the plan of steps, seeding and guarded updates."""
 
 import contextlib
 import importlib.util
-import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,12 +16,14 @@ from accelerate.logging import get_logger
 from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from huggingface_hub import HfApi, get_token
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 
 from fqgan_hf.training.arguments import TrainingArguments
+from fqgan_hf.training.checkpointing import whole
 from fqgan_hf.training.data import EpochSampler
+from fqgan_hf.training.streaming import StreamLoader
 
 
 logger = get_logger(__name__)
@@ -44,9 +44,12 @@ def build_accelerator(args: TrainingArguments) -> Accelerator:
         step_scheduler_with_optimizer=False,
     )
     check_launch(accelerator)
+    if args.push_to_hub and accelerator.is_main_process:
+        check_hub(args)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     if args.report_to is not None:
         config = {name: value for name, value in asdict(args).items() if isinstance(value, (int, float, str, bool))}
+        config.pop("hub_token", None)  # trackers may be public
         accelerator.init_trackers("fqgan-hf", config=config)
     set_seed(args.seed)
     return accelerator
@@ -62,6 +65,22 @@ def check_launch(accelerator: Accelerator) -> None:
         )
 
 
+def check_hub(args: TrainingArguments) -> None:
+    """
+    Make sure, before anything is computed, that the result of a run can be published; creates the repository.
+
+    Raises:
+        ValueError: There is no token, or with it the repository cannot be created.
+    """
+    token = args.hub_token or get_token()
+    if token is None:
+        raise ValueError("push_to_hub needs a token: log in by `hf auth login`, set HF_TOKEN, or pass --hub_token")
+    try:
+        HfApi(token=token).create_repo(args.hub_model_id, private=args.hub_private_repo or None, exist_ok=True)
+    except (OSError, ValueError) as error:  # huggingface_hub's errors are among these
+        raise ValueError(f"push_to_hub: the repository {args.hub_model_id!r} is out of reach: {error}") from error
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """
@@ -73,6 +92,7 @@ class TrainingPlan:
         samples_per_step (`int`): Batch x accumulation x processes.
         batches_per_step (`int`): Accumulated batches of one process.
         max_train_steps (`int`): Optimizer steps in all.
+        streams (`list[int]`, *optional*): With --streaming processes, workers and batch size, which order the data.
     """
 
     seed: int
@@ -80,6 +100,7 @@ class TrainingPlan:
     samples_per_step: int
     batches_per_step: int
     max_train_steps: int
+    streams: list[int] | None = None
 
     @classmethod
     def from_arguments(cls, args: TrainingArguments, num_samples: int, num_processes: int) -> "TrainingPlan":
@@ -91,20 +112,26 @@ class TrainingPlan:
                 f"the {num_samples} training samples"
             )
         steps = args.max_train_steps or args.num_train_epochs * (num_samples // samples_per_step)
-        return cls(args.seed, num_samples, samples_per_step, args.gradient_accumulation_steps, steps)
+        streams = [num_processes, args.dataloader_num_workers, args.train_batch_size] if args.streaming else None
+        return cls(args.seed, num_samples, samples_per_step, args.gradient_accumulation_steps, steps, streams)
 
     @property
     def steps_per_epoch(self) -> int:
         return self.num_samples // self.samples_per_step
 
     @property
-    def position(self) -> dict[str, int]:
+    def position(self) -> dict[str, Any]:
         """What must not change between a checkpoint and its resumption."""
-        return {"seed": self.seed, "num_samples": self.num_samples, "samples_per_step": self.samples_per_step}
+        position = {"seed": self.seed, "num_samples": self.num_samples, "samples_per_step": self.samples_per_step}
+        return position if self.streams is None else {**position, "streams": self.streams}
 
 
-def build_dataloader(dataset: Dataset, plan: TrainingPlan, args: TrainingArguments, num_workers: int) -> DataLoader:
-    """Training batches in the order of `EpochSampler`, not yet prepared."""
+def build_dataloader(
+    dataset: Dataset, plan: TrainingPlan, args: TrainingArguments, num_workers: int
+) -> DataLoader | StreamLoader:
+    """Training batches in the order of `EpochSampler`, not yet prepared, or those of a stream."""
+    if args.streaming:
+        return StreamLoader(dataset, args, num_workers)
     return DataLoader(
         dataset,
         batch_size=args.train_batch_size,
@@ -116,8 +143,15 @@ def build_dataloader(dataset: Dataset, plan: TrainingPlan, args: TrainingArgumen
     )
 
 
-def training_batches(dataloader: DataLoader, plan: TrainingPlan, first_step: int) -> Iterator[tuple[int, int, Any]]:
+def training_batches(
+    dataloader: DataLoader | StreamLoader, plan: TrainingPlan, first_step: int
+) -> Iterator[tuple[int, int, Any]]:
     """Yields (step, number of the batch within the step, batch) from `first_step` to the end of the plan."""
+    if isinstance(dataloader, StreamLoader):
+        numbers = range(first_step * plan.batches_per_step, plan.max_train_steps * plan.batches_per_step)
+        for number, batch in zip(numbers, dataloader.batches(numbers.start), strict=False):
+            yield *divmod(number, plan.batches_per_step), batch
+        return
     epoch, done = divmod(first_step, plan.steps_per_epoch)
     step = first_step
     while step < plan.max_train_steps:
@@ -162,7 +196,7 @@ class GuardedUpdate:
     Clips the gradient and takes the optimizer step, unless the gradient is not finite.
 
     Gradients are summed over the processes before, so all of them come to the same decision without a message. A
-    skipped step counts as a step: the data go on.
+    skipped step counts as a step: the data go on. `skipped_steps` in the log is the share of such steps.
 
     Args:
         accelerator (`Accelerator`): Of the run.
@@ -178,13 +212,15 @@ class GuardedUpdate:
         """`samples` are the indices of the batch, to name should this be one step too many."""
         scalars = {}
         if self.accelerator.sync_gradients:
-            norm = self.accelerator.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
+            norm = whole(self.accelerator.clip_grad_norm_(model.parameters(), self.args.max_grad_norm).detach())
             # In fp16 infinite gradients are routine: the gradient scaler skips the step itself.
-            if self.accelerator.scaler is None and not torch.isfinite(norm):
+            skip = self.accelerator.scaler is None and not torch.isfinite(norm)
+            if skip:
                 optimizer.zero_grad()
                 self._skip(samples)
             else:
-                scalars["gradient_norm"] = norm.detach()
+                scalars["gradient_norm"] = norm
+            scalars["skipped_steps"] = torch.full_like(norm, float(skip))
         optimizer.step()  # without gradients nothing moves, and between synchronisations accelerate waits
         optimizer.zero_grad()
         if self.accelerator.sync_gradients:
@@ -193,6 +229,7 @@ class GuardedUpdate:
 
     def _skip(self, samples: torch.Tensor) -> None:
         self.num_skipped += 1
+        logger.warning(f"Step skipped: loss or gradient is not finite ({self.num_skipped} so far)")
         if self.num_skipped > self.args.max_nonfinite_steps:
             raise FloatingPointError(
                 f"loss or gradient was not finite in {self.num_skipped} steps, more than max_nonfinite_steps = "
@@ -212,74 +249,3 @@ def ema_weights(ema: EMAModel | None, model: nn.Module) -> Iterator[None]:
         yield
     finally:
         ema.restore(model.parameters())
-
-
-class MetricLog:
-    """
-    Means of named scalars: to `metrics.jsonl`, one JSON object a line, to the trackers, and to a progress bar.
-
-    Args:
-        accelerator (`Accelerator`): Of the run.
-        output_dir (`str` or `Path`): Where `metrics.jsonl` goes. Records beyond `first_step`, left by a run that was
-            killed, are dropped.
-        plan (`TrainingPlan`): The run's.
-        first_step (`int`): Steps done before.
-        unit (`str`): What a sample is called in the bar.
-    """
-
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        output_dir: str | Path,
-        plan: TrainingPlan,
-        first_step: int,
-        unit: str = "images",
-    ):
-        self.accelerator = accelerator
-        self.path = Path(output_dir) / "metrics.jsonl"
-        self.plan = plan
-        self.unit = unit
-        self.bar = tqdm(
-            initial=first_step, total=plan.max_train_steps, unit="step", disable=not accelerator.is_local_main_process
-        )
-        self._reset(first_step)
-        if accelerator.is_main_process:
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.is_file() else []
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first_step]
-            self.path.write_text("".join(kept) if first_step else "", encoding="utf-8")
-
-    def _reset(self, step: int) -> None:
-        self.sums: dict[str, torch.Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.since, self.started = step, time.perf_counter()
-
-    def add(self, scalars: dict[str, torch.Tensor]) -> None:
-        """Count the scalars of one batch; nothing is copied from the device."""
-        for name, value in scalars.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def write_means(self, step: int, **more: float) -> None:
-        """Write the means over batches and processes since the last call; `step` steps are done."""
-        seconds = time.perf_counter() - self.started
-        speed = (step - self.since) * self.plan.samples_per_step / seconds
-        names = sorted(self.sums)
-        means = torch.stack([self.sums[name] / self.counts[name] for name in names]).float()
-        means = dict(zip(names, self.accelerator.reduce(means, "mean").tolist(), strict=True))
-        self.bar.set_postfix({"loss": f"{means['loss/total']:.4f}", f"{self.unit}/s": f"{speed:.1f}"})
-        self.write(step, {**means, **more, f"{self.unit}_per_second": round(speed, 2)})
-        self._reset(step)
-
-    def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Write one record as it is."""
-        record = {"step": step, "epoch": round(step / self.plan.steps_per_epoch, 4), **scalars}
-        if self.accelerator.is_main_process:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        self.accelerator.log(scalars, step=step)
-
-    def advance(self) -> None:
-        self.bar.update()
-
-    def close(self) -> None:
-        self.bar.close()

@@ -4,6 +4,7 @@
 Shapes: B batch, C channels, H W pixels, K codebooks, D feature width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -154,3 +155,25 @@ def representation_loss(
         return 1.0 - (prediction * target).sum(-1).mean()
     logits = prediction @ target.T / temperature
     return F.cross_entropy(logits, torch.arange(len(prediction), device=logits.device) + offset)
+
+
+def representation_losses(
+    predictions: Sequence[torch.Tensor | None], targets: Sequence[torch.Tensor | None], offset: int = 0
+) -> tuple[torch.Tensor, Scalars]:
+    """
+    Sum over the codebooks that have a teacher of `representation_loss`, before weighting.
+
+    Args:
+        predictions (`Sequence`): A codebook each: `(batch, 1 + positions, dim)`, or None without a feature head.
+        targets (`Sequence`): A codebook each: the teacher's features `(candidates, dim)`, or None without a teacher.
+        offset (`int`): See `representation_loss`.
+
+    Returns:
+        `tuple`: the loss, and its terms under the names `loss/representation/{k}`.
+    """
+    losses = {
+        f"loss/representation/{k}": representation_loss(prediction[:, 0], target, offset=offset)
+        for k, (prediction, target) in enumerate(zip(predictions, targets, strict=True))
+        if target is not None
+    }
+    return torch.stack(list(losses.values())).sum(), {name: loss.detach() for name, loss in losses.items()}

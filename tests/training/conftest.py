@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
+from transformers import BitImageProcessor, CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config, Dinov2Model
 
 
 CLASSES = ("circle", "square", "stripes")
@@ -100,6 +102,7 @@ def tokenizer_options(image_folder, tokenizer_config, cache_dir) -> Callable[...
             "output_dir": output_dir,
             "train_batch_size": 4,
             "max_train_steps": 6,
+            "perceptual_weight": 0,
             "disc_start": 3,
             "disc_num_layers": 2,
             "disc_channels": 8,
@@ -128,3 +131,33 @@ def read_metrics() -> Callable[[Path], list[dict]]:
         return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
 
     return read
+
+
+def save_vision_model(model, processor, folder: Path) -> str:
+    for name, parameter in model.named_parameters():
+        if "norm" in name:  # at 1 and 0 a forgotten or superfluous layer norm would go unnoticed
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory) -> str:
+    """A whole CLIP with random weights, as openai publishes it: two towers, 16 wide, 32x32 pixels."""
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = CLIPModel(
+        CLIPConfig(vision_config={**tower, "image_size": 32, "patch_size": 8}, text_config={**tower, "vocab_size": 50})
+    )
+    processor = CLIPImageProcessor(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32})
+    return save_vision_model(model, processor, tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def tiny_dinov2(tmp_path_factory) -> str:
+    """DINOv2 with random weights, 24 wide, 28x28 pixels."""
+    config = Dinov2Config(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=28, patch_size=7
+    )
+    processor = BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28})
+    return save_vision_model(Dinov2Model(config), processor, tmp_path_factory.mktemp("dinov2"))

@@ -9,17 +9,23 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import fqgan_hf.training.arguments
+from fqgan_hf.modeling.configuration_far import FARConfig
+from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.training.arguments import (
     PRESETS,
     ImageDataArguments,
     TrainingArguments,
     load_model_config,
     parse_arguments,
+    preset_names,
 )
+from fqgan_hf.training.costs_far import describe_run
 from fqgan_hf.training.extract_codes import ExtractCodesArguments
+from fqgan_hf.training.loop import TrainingPlan
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_far import main as train_far
 from fqgan_hf.training.train_fqgan import TrainFQGANArguments
@@ -75,15 +81,32 @@ def test_wrong_files(tmp_path):
         load_model_config(str(tmp_path / "missing.json"))
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("preset", preset_names())
 def test_presets_parse(preset, tmp_path):
-    names = set(yaml.safe_load(preset.read_text(encoding="utf-8")))
+    names = set(yaml.safe_load((PRESETS / f"{preset}.yaml").read_text(encoding="utf-8")))
     is_tokenizer = "resolution" in names
     options = TrainFQGANArguments if is_tokenizer else TrainFARArguments
     words = ["--output_dir", "o", *(["--train_data_dir", str(tmp_path)] if is_tokenizer else ["--codes_dir", "c"])]
-    args = parse_arguments(options, ["--config", preset.stem, *words])
+    args = parse_arguments(options, ["--config", preset, *words])
     if args.model_config_name_or_path:
         load_model_config(args.model_config_name_or_path)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("base", 417e6), ("large", 901e6)])
+def test_published_generators(name, parameters):
+    """The presets are the published sizes and recipe; weights are not allocated."""
+    words = ["--config", f"far-{name}", "--codes_dir", "c", "--output_dir", "o"]
+    args = parse_arguments(TrainFARArguments, words)
+    config = FARConfig(**load_model_config(args.model_config_name_or_path))
+    assert config.to_dict() == getattr(FARConfig, name)().to_dict()
+    with torch.device("meta"):
+        model = FARForImageGeneration(config)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=2e-3)
+    assert (args.train_batch_size * 8, args.num_train_epochs, args.adam_weight_decay) == (256, 300, 0.05)
+    plan = TrainingPlan.from_arguments(args, 1_281_167, num_processes=8)
+    text = describe_run(args, plan, model)
+    assert f"run        far-{name}" in text and f"trained    {parameters / 1e6:.0f} M parameters" in text
+    assert "1,501,200 steps = 300 epochs" in text
 
 
 @pytest.mark.parametrize(

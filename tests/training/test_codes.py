@@ -12,8 +12,7 @@ from PIL import Image
 
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.training.codes import CodeSequences, CodesManifest, finish, load_rows, shard_name, write_shard
-from fqgan_hf.training.data import to_pixel_values
-from fqgan_hf.training.extract_codes import CROPS, ten_crop
+from fqgan_hf.training.crops import CROPS, ten_crop, to_pixel_values
 from fqgan_hf.training.extract_codes import main as extract_codes
 
 from .conftest import NUM_IMAGES, TOKENIZER
@@ -174,6 +173,43 @@ def test_stopped_extraction_goes_on(options, tmp_path, monkeypatch):
     assert (tmp_path / "stopped" / shard_name(0)).stat().st_mtime_ns == before, "written once"
     whole, resumed = (CodesManifest.load(tmp_path / name) for name in ("whole", "stopped"))
     assert whole.shards == resumed.shards
+
+
+def write_many(folder, num_images, bad) -> None:
+    """Pictures in one class folder, the numbers in `bad` damaged."""
+    (folder / "a").mkdir(parents=True)
+    for i in range(num_images):
+        path = folder / "a" / f"{i:03d}.png"
+        Image.new("RGB", (16, 16), (i, 2 * i % 256, 255 - i)).save(path)
+        if i in bad:
+            path.write_bytes(path.read_bytes()[:40])
+
+
+def test_bad_images_have_no_row(options, tmp_path):
+    """Listed in the manifest, whole shards and all; without the option the first one ends the run by name."""
+    write_many(tmp_path / "images", 200, bad={7, 101})
+    changes = {"train_data_dir": tmp_path / "images", "shard_size": 50}
+    with pytest.raises(ValueError, match=r"image 'a/007\.png' cannot be read"):
+        extract_codes(options(tmp_path / "codes", **changes))
+    for workers in (0, 2):
+        folder = tmp_path / f"codes-{workers}"
+        extract_codes([*options(folder, **changes, dataloader_num_workers=workers), "--skip_bad_images"])
+        manifest = CodesManifest.load(folder)
+        assert manifest.skipped == ["a/007.png", "a/101.png"] and manifest.num_rows == 200
+        assert [shard["rows"] for shard in manifest.shards] == [49, 50, 49, 50]
+        rows = load_rows(folder, manifest)
+        assert rows["id"][:] == [f"a/{i:03d}.png" for i in range(200) if i not in (7, 101)]
+        (folder / "manifest.json").unlink()
+        before = (folder / shard_name(2)).stat().st_mtime_ns
+        extract_codes([*options(folder, **changes), "--skip_bad_images"])
+        assert (folder / shard_name(2)).stat().st_mtime_ns == before, "a shard with a gap is complete"
+        assert CodesManifest.load(folder) == manifest
+
+
+def test_too_many_bad_images_end_the_extraction(options, tmp_path):
+    write_many(tmp_path / "images", 100, bad={3, 98})
+    with pytest.raises(ValueError, match=r"bears 1% of unreadable images, got 2 of 100: a/003\.png, a/098\.png"):
+        extract_codes([*options(tmp_path / "codes", train_data_dir=tmp_path / "images"), "--skip_bad_images"])
 
 
 def test_other_extraction_in_the_same_folder(options, tmp_path):

@@ -9,15 +9,15 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from fqgan_hf.training.arguments import ImageDataArguments
+from fqgan_hf.training.crops import center_crop, random_crop, to_pixel_values
 from fqgan_hf.training.data import (
     AugmentedImages,
+    BadImages,
     EpochSampler,
     LabelledImages,
-    center_crop,
+    ProcessedImages,
     load_images,
-    random_crop,
     split_indices,
-    to_pixel_values,
 )
 
 from .conftest import CLASSES
@@ -73,6 +73,44 @@ def test_unlabelled_folder_and_unreadable_image(cache_dir, tmp_path):
     assert images[0][1] == 0
     with pytest.raises(ValueError, match=r"image '1\.png' cannot be read"):
         images[1]
+
+
+def test_next_image_replaces_a_bad_one(image_folder, cache_dir, tmp_path):
+    """By rule, not by chance: the next of those to train on, with the crop that the bad one would have had."""
+    paths = sorted(image_folder.rglob("*.png"))
+    for i in range(200):
+        (tmp_path / f"{i:03d}.png").write_bytes(paths[i % 24].read_bytes())
+    arguments = ImageDataArguments(train_data_dir=str(tmp_path), cache_dir=str(cache_dir), skip_bad_images=True)
+    indices = [5, 8, 9, 30]
+    whole = AugmentedImages(load_images(arguments), indices, 16, seed=0, use_center_crop=True, random_flip=False)
+    pictures = [whole[(3, position)]["pixel_values"] for position in range(4)]
+    for i in (8, 30):
+        (tmp_path / f"{i:03d}.png").write_bytes(b"no image")
+    arguments.output_dir = str(tmp_path.parent)
+    images = load_images(arguments)
+    damaged = AugmentedImages(images, indices, 16, seed=0, use_center_crop=True, random_flip=False)
+    for position, replacement in enumerate([0, 2, 2, 0]):
+        sample = damaged[(3, position)]
+        assert torch.equal(sample["pixel_values"], pictures[replacement]), position
+        assert sample["index"] == indices[position]
+    assert (tmp_path.parent / "bad_images.txt").read_text() == "008.png\n030.png\n", "each named once"
+    held_out = ProcessedImages(images, indices, lambda image: {"pixel_values": [to_pixel_values(image)]})
+    assert torch.equal(held_out[1]["pixel_values"], held_out[2]["pixel_values"])
+    (tmp_path / "009.png").unlink()
+    with pytest.raises(ValueError, match=r"bears 1% .* got 3 of 200: 008\.png, 009\.png, 030\.png"):
+        damaged[(0, 2)]
+
+
+def test_bad_images_are_counted_across_processes(tmp_path):
+    """Two counters stand for two processes: neither has seen more than its share."""
+    first, second = (BadImages(200, tmp_path / "bad.txt") for _ in range(2))
+    error = ValueError("image cannot be read")
+    first.add("a", error)
+    first.add("a", error)
+    second.add("a", error)
+    second.add("b", error)
+    with pytest.raises(ValueError, match="got 3 of 200: a, b, c"):
+        first.add("c", error)
 
 
 def test_data_arguments_name_what_is_wrong(tmp_path):

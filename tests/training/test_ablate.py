@@ -1,0 +1,293 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""Both ablation tables from end to end on generated images: figures, table, what is kept and what is refused."""
+
+import importlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from PIL import Image
+from transformers import RegNetConfig, RegNetForImageClassification, ViTImageProcessor
+
+from fqgan_hf.training.ablate import TABLE3, TABLE4, Scripts, Table3Arguments, shown_command
+from fqgan_hf.training.ablate import main as ablate
+from fqgan_hf.training.ablation_report import NOTES, compare, spread
+from fqgan_hf.training.evaluation import FeatureNetwork
+from fqgan_hf.training.evaluation import main as evaluate
+
+
+CLASSES = ["dark", "bright"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """A folder with the splits train (24 pictures) and test (12), of two classes that differ in brightness."""
+    folder = tmp_path_factory.mktemp("data") / "shades"
+    rng = np.random.default_rng(0)
+    for split, number in (("train", 24), ("test", 12)):
+        for i in range(number):
+            name = CLASSES[i % 2]
+            pixels = rng.integers(0, 120, (16, 16, 3)) + (130 if name == "bright" else 0)
+            (folder / split / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / split / name / f"{i:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> Path:
+    """A tiny classifier with random weights, in the alphabetical class order of the folder."""
+    torch.manual_seed(0)
+    names = dict(enumerate(sorted(CLASSES)))
+    config = RegNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], groups_width=8, id2label=names)
+    folder = tmp_path_factory.mktemp("network") / "tiny-net"
+    RegNetForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def presets(tmp_path_factory) -> Path:
+    """Options that all runs of a table share."""
+    folder = tmp_path_factory.mktemp("presets")
+    tokenizer = {
+        "block_out_channels": [8, 16],
+        "layers_per_block": 1,
+        "latent_channels": 8,
+        "norm_num_groups": 4,
+        "sample_size": 16,
+        "codebook_size": 16,
+        "codebook_dim": 4,
+        "adapter_num_layers": 1,
+        "adapter_num_heads": 2,
+        "feature_num_layers": 1,
+        "feature_num_heads": 2,
+    }
+    generator = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "generator.json").write_text(json.dumps({**generator, "num_head_layers": 1}))
+    shared = "train_batch_size: 4\nmax_train_steps: 2\ncheckpointing_steps: 1\nlearning_rate: 1e-3\nlogging_steps: 1\n"
+    more = "resolution: 16\ndisc_weight: 0\nperceptual_weight: 0\nmax_resize_ratio: 1\n"
+    (folder / "tokenizer.yaml").write_text(f"model_config_name_or_path: tokenizer.json\n{shared}{more}")
+    (folder / "generator.yaml").write_text(f"model_config_name_or_path: generator.json\n{shared}")
+    return folder
+
+
+@pytest.fixture
+def words(dataset, network, cache_dir, tmp_path) -> list[str]:
+    """Options of a call that do not depend on the table."""
+    return [
+        *("--dataset", str(dataset), "--feature_extractor", str(network), "--cache_dir", str(cache_dir)),
+        *("--output_dir", str(tmp_path / "runs"), "--results_dir", str(tmp_path / "results")),
+        *("--num_test_images", "10", "--batch_size", "4"),
+    ]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch) -> list[list[str]]:
+    """The training scripts run here instead of in processes of their own; gives their command lines."""
+    calls = []
+
+    def run(self, script, words, log):
+        calls.append([script, *words])
+        try:
+            importlib.import_module(f"fqgan_hf.training.{script}").main(words)
+        finally:
+            AcceleratorState._reset_state(reset_partial_state=True)
+            GradientState._reset_state()
+
+    monkeypatch.setattr(Scripts, "run", run)
+    return calls
+
+
+def test_table3(in_this_process, words, presets, network, tmp_path):
+    words = ["table3", *words, "--tokenizer_config", str(presets / "tokenizer.yaml")]
+    ablate([*words, "--seeds", "0"])
+    assert len(in_this_process) == len(TABLE3)
+    markdown = tmp_path / "results" / "table3.md"
+    markdown.write_text(markdown.read_text() + "\nA remark of mine.\n")
+    ablate([*words, "--seeds", "0", "1", "--arms", "one-n", "factorized"])  # adds a seed to two arms
+
+    trained = [Path(call[call.index("--output_dir") + 1]).parent.name for call in in_this_process]
+    assert trained == [f"{arm}-seed0" for arm in TABLE3] + ["one-n-seed1", "factorized-seed1"]
+    assert all("--teachers" in call and "--disentanglement_weight" in call for call in in_this_process)
+
+    content = json.loads((tmp_path / "results" / "table3.json").read_text())
+    runs = {(run["arm"], run["seed"]): run["metrics"] for run in content["runs"]}
+    assert len(runs) == 8
+    assert content["settings"]["max_train_steps"] == 2 and content["settings"]["feature_extractor"] == "tiny-net"
+    bits = {arm: runs[arm, 0]["bits_per_position"] for arm in TABLE3}
+    assert list(bits.values()) == [4, 5, 8, 8, 8, 8]
+    for arm, description in TABLE3.items():
+        metrics = runs[arm, 0]
+        assert metrics["num_images"] == 10
+        assert metrics["frechet_distance"] > 0 and metrics["psnr"] > 0
+        assert len(metrics["usage"]) == len(metrics["perplexity"]) == description.num_codebooks
+        assert (metrics["overlap"] is None) == (description.num_codebooks == 1)
+        assert (metrics["training_only_parameters"] > 0) == description.representation
+        assert 0 <= metrics["read_as_labelled"] <= 1
+    # Same trunk, decoder and size: the terms of the loss alone tell these from each other.
+    assert runs["factorized", 0]["parameters"] == runs["both", 0]["parameters"] > runs["one-n", 0]["parameters"]
+    assert runs["factorized", 0]["psnr"] != runs["disentanglement", 0]["psnr"] != runs["both", 0]["psnr"]
+
+    text = markdown.read_text()
+    for description in TABLE3.values():
+        assert f"| {description.title} |" in text
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    assert "±" in rows[TABLE3["factorized"].title] and "±" not in rows[TABLE3["both"].title]
+    verdict = rows["two codebooks of N better than one of N?"]
+    assert "in all 2 seeds" in verdict or "the seeds disagree" in verdict
+    assert "no verdict" in rows["do both together help?"]
+    assert "not the paper's setting" in text and "The teacher of the representation arms is the judge itself" in text
+    assert text.endswith(f"{NOTES}\n\nA remark of mine.\n")
+    assert str(tmp_path) not in text + json.dumps(content), "a local path"
+    with Image.open(tmp_path / "results" / "table3.png") as picture:
+        assert picture.width > 500
+
+    with pytest.raises(ValueError, match="max_train_steps was 2 and is now 3"):
+        ablate([*words, "--seeds", "0", "--max_train_steps", "3"])
+
+
+def test_table4(in_this_process, words, presets, dataset, network, cache_dir, tmp_path):
+    common = ["--dataset_name", str(dataset), "--cache_dir", str(cache_dir)]
+    tokenizer = tmp_path / "tokenizer"
+    options = [*common, "--config", str(presets / "tokenizer.yaml"), "--output_dir", str(tokenizer)]
+    Scripts(1).run("train_fqgan", options, tmp_path / "log")
+    in_this_process.clear()
+    words = ["table4", *words, "--tokenizer", str(tokenizer), "--generator_config", str(presets / "generator.yaml")]
+    words += ["--num_generated_images", "10", "--top_k", "8", "--max_train_samples", "20"]
+    ablate([*words, "--seeds", "0"])
+    ablate([*words, "--seeds", "0", "1", "--arms", "ar", "linear"])
+    scripts = [call[0] for call in in_this_process]
+    assert scripts == ["extract_codes"] * 2 + ["train_far"] * 5, "codes once, and each run once"
+
+    content = json.loads((tmp_path / "results" / "table4.json").read_text())
+    runs = {(run["arm"], run["seed"]): run["metrics"] for run in content["runs"]}
+    assert list(runs) == [("linear", 0), ("linear", 1), ("mlp", 0), ("ar", 0), ("ar", 1)]
+    for metrics in runs.values():
+        assert metrics["num_images"] == 10 and metrics["frechet_distance"] > 0
+        assert set(metrics["read_as_asked_by_class"]) == set(CLASSES)
+        assert len(metrics["validation_loss"]) == 2
+        assert metrics["validation_loss_sum"] == pytest.approx(2 * np.log(16), rel=0.2), "two codes of 16, untrained"
+    assert runs["linear", 0]["parameters"] < runs["mlp", 0]["parameters"]
+    assert content["tokenizer"]["psnr"] > 0
+    text = (tmp_path / "results" / "table4.md").read_text()
+    for title in TABLE4.values():
+        assert f"| {title} |" in text
+    assert "*reconstructions of the test images*" in text and "top-k 8" in text
+    assert "the first 20 images of `train`" in text and "10 class-balanced samples" in text
+    assert str(tmp_path) not in text + json.dumps(content), "a local path"
+
+    # The same judge as a script.
+    options = ["--tokenizer", str(tokenizer), "--generator", str(tmp_path / "runs" / "table4" / "ar-seed0" / "model")]
+    options += ["--feature_extractor", str(network), "--num_generated_images", "4", "--batch_size", "5"]
+    options += ["--output_file", str(tmp_path / "figures.json"), "--sample_grid", str(tmp_path / "grid.png")]
+    evaluate([*common, *options])
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["held_out"]["num_images"] == figures["tokenizer"]["num_images"] == 12
+    assert figures["generator"]["num_images"] == 4
+    assert (tmp_path / "grid.png").is_file()
+
+
+def test_a_failed_run_stops_the_ablation_and_is_made_up_for(in_this_process, words, presets, monkeypatch, tmp_path):
+    words = ["table3", *words, "--tokenizer_config", str(presets / "tokenizer.yaml"), "--seeds", "0"]
+    words += ["--arms", "one-n", "factorized"]
+    succeed = Scripts.run
+
+    def fail(self, script, words, log):
+        if any("factorized" in word for word in words):
+            raise ChildProcessError("the disk is full")
+        succeed(self, script, words, log)
+
+    monkeypatch.setattr(Scripts, "run", fail)
+    with pytest.raises(ChildProcessError, match="the disk is full"):
+        ablate(words)
+    text = (tmp_path / "results" / "table3.md").read_text()
+    assert TABLE3["one-n"].title in text and f"| {TABLE3['factorized'].title} |" not in text
+    monkeypatch.setattr(Scripts, "run", succeed)
+    in_this_process.clear()
+    ablate(words)
+    assert len(in_this_process) == 1
+    assert f"| {TABLE3['factorized'].title} |" in (tmp_path / "results" / "table3.md").read_text()
+
+
+def test_a_script_that_fails_is_quoted(tmp_path):
+    with pytest.raises(
+        ChildProcessError, match="ended with exit code 1; the end of .*log:\n.*No module named .*no_such"
+    ):
+        Scripts(1).run("no_such_script", [], tmp_path / "log")
+
+
+@pytest.mark.slow
+def test_a_terminated_ablation_goes_on_where_it_was(words, presets, read_metrics, tmp_path):
+    """With real processes: the training ends with the ablation and resumes from its checkpoint."""
+    words = ["table3", *words, "--tokenizer_config", str(presets / "tokenizer.yaml")]
+    words += ["--seeds", "0", "--arms", "both", "--max_train_steps", "400"]
+    command = [sys.executable, "-m", "fqgan_hf.training.ablate", *words]
+    model = tmp_path / "runs" / "table3" / "both-seed0" / "model"
+    process = subprocess.Popen(command)
+    while not list(model.glob("checkpoint-*/manifest.json")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() != 0
+    assert not (model / "config.json").is_file()
+    done = len(read_metrics(model))
+    time.sleep(1.0)
+    assert len(read_metrics(model)) == done, "the training outlived the ablation"
+    subprocess.run(command, check=True)
+    steps = [record["step"] for record in read_metrics(model) if "loss/total" in record]
+    assert steps == list(range(1, 401))
+    assert (tmp_path / "results" / "table3.md").is_file()
+
+
+def test_options(words, presets):
+    assert set(Table3Arguments(dataset="d", output_dir="o", feature_extractor="n").all_arms()) == set(TABLE3)
+    for more, message in (
+        (["--arms", "two"], r"arms must be among .* got \['two'\]"),
+        (["--seeds", "-1"], "seeds must be integers of at least 0"),
+        (["--jobs", "0"], "jobs must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ablate(["table3", *words, *more])
+    with pytest.raises(SystemExit, match="must be one of table3, table4, got 'table5'"):
+        ablate(["table5"])
+
+
+def test_the_command_shows_no_local_path(tmp_path):
+    shown = shown_command(["table3", "--dataset", str(tmp_path / "cifar10"), "--cache_dir", "x", "--seeds", "0", "1"])
+    assert shown == "python -m fqgan_hf.training.ablate table3 --dataset path/to/cifar10 --seeds 0 1"
+
+
+def test_verdicts_go_by_seed():
+    def results(a, b):
+        pairs = [("a", seed, value) for seed, value in enumerate(a)] + [("b", seed, v) for seed, v in enumerate(b)]
+        return [{"arm": arm, "seed": seed, "metrics": {"m": value}} for arm, seed, value in pairs]
+
+    assert spread([1.0]) == "1.00" and spread([1.0, 3.0], 1) == "2.0 ± 1.4" and spread([]) == "-"
+    assert compare(results([1, 2], [3, 5]), "a", "b", "m", False) == "better by 2.50 ± 0.71: **holds** in all 2 seeds"
+    assert "worse by 2.50 ± 0.71: **does not hold**" in compare(results([1, 2], [3, 5]), "a", "b", "m", True)
+    assert "**undecided**" in compare(results([1, 6], [3, 5]), "a", "b", "m", True)
+    assert "one seed: no verdict" in compare(results([1], [3, 5]), "a", "b", "m", True)
+    assert compare(results([], [3]), "a", "b", "m", True) == "no common seed"
+
+
+def test_a_network_that_is_no_classifier_reads_nothing(network, tmp_path):
+    from transformers import AutoModel
+
+    classifier = FeatureNetwork(str(network))
+    AutoModel.from_pretrained(network).save_pretrained(tmp_path / "base")
+    ViTImageProcessor.from_pretrained(network).save_pretrained(tmp_path / "base")
+    base = FeatureNetwork(str(tmp_path / "base"))
+    images = [Image.new("RGB", (16, 16), color) for color in ("red", "white", "black")]
+    features, read = classifier(images)
+    assert features.shape == (3, 16) and read.shape == (3,) and classifier.label_names == sorted(CLASSES)
+    without, nothing = base(images)
+    assert nothing is None and base.label_names is None
+    torch.testing.assert_close(features, without)

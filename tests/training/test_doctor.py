@@ -1,0 +1,124 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""The collapse doctor: what it counts, when it warns, and what it does to unused codes."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+
+from fqgan_hf.analysis import CodebookUsage, codebook_overlap
+from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.training.doctor import CollapseDoctor, revive_codes
+
+
+@pytest.fixture
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+def test_a_window_is_what_analysis_says_of_its_codes(accelerator):
+    doctor, usage = CollapseDoctor(2, 16), CodebookUsage(2, 16)
+    for _ in range(3):
+        codes = torch.randint(0, 9, (2, 2, 4, 4))
+        doctor.observe(codes)
+        usage.update(codes)
+    diagnosis = doctor.examine(accelerator, codes)
+    for k in range(2):
+        assert diagnosis.scalars[f"usage/{k}"] == pytest.approx(usage.usage[k].item())
+        assert diagnosis.scalars[f"perplexity/{k}"] == pytest.approx(usage.perplexity[k].item())
+    assert diagnosis.scalars["overlap/0-1"] == pytest.approx(codebook_overlap(codes, adjusted=True)[0, 1].item())
+    assert torch.equal(diagnosis.unused, usage.counts == 0) and diagnosis.unused.any()
+    assert diagnosis.warnings == []
+    assert doctor.counts.sum() == doctor.pending.sum() == 0, "the next window begins empty"
+
+
+def test_checkpoints_carry_what_was_synchronized(accelerator):
+    doctor = CollapseDoctor(1, 4)
+    doctor.observe(torch.tensor([[[[0, 1], [1, 3]]]]))
+    doctor.synchronize(accelerator)
+    assert list(doctor.state_dict()) == ["counts"]
+    assert doctor.state_dict()["counts"].tolist() == [[1, 2, 0, 1]]
+    doctor.synchronize(accelerator)
+    assert doctor.counts.sum() == 4, "nothing is counted twice"
+
+
+def test_warnings(accelerator):
+    doctor = CollapseDoctor(3, 256, min_usage=0.1, min_perplexity=0.02)
+    healthy = torch.randint(0, 256, (4, 1, 16, 16))
+    lopsided = torch.where(torch.rand(4, 1, 16, 16) < 0.95, 0, healthy)  # many codes occur, one of them rules
+    codes = torch.cat([healthy, torch.full_like(healthy, 7), lopsided], dim=1)
+    doctor.observe(codes)
+    first, second = CollapseDoctor.examine(doctor, accelerator, codes).warnings
+    assert "codebook 1 collapses: 1 of 256 codes occurred in 1024 positions, perplexity 1.0" in first
+    assert "codebook 2 collapses" in second
+
+    doctor = CollapseDoctor(2, 256)
+    doctor.observe(codes := torch.cat([healthy, 255 - healthy], dim=1))
+    (warning,) = doctor.examine(accelerator, codes).warnings
+    assert "codebooks 0 and 1 say the same: overlap 1.00" in warning
+
+
+def test_few_positions_are_no_collapse(accelerator):
+    doctor = CollapseDoctor(1, 16384)
+    doctor.observe(codes := torch.randperm(16384)[:64].view(1, 1, 8, 8))
+    assert doctor.examine(accelerator, codes).warnings == []
+
+
+@pytest.fixture
+def trained(accelerator):
+    """A tokenizer after one step, its optimizer and average."""
+    model = FQGANModel(
+        block_out_channels=(8, 16), layers_per_block=1, latent_channels=8, norm_num_groups=4, sample_size=8,
+        codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    images = torch.rand(2, 3, 8, 8) * 2 - 1
+    losses = model(images, return_losses=True).losses
+    (losses.codebook.sum() + losses.entropy.sum()).backward()
+    optimizer.step()
+    return model, optimizer, EMAModel(model.parameters()), images
+
+
+def test_unused_codes_go_where_the_encoder_is(trained, accelerator):
+    model, optimizer, ema, images = trained
+    embedding = model.quantizer.embedding
+    before = embedding.detach().clone()
+    unused = torch.zeros(2, 32, dtype=torch.bool)
+    unused[0, :5] = True
+    scalars = revive_codes(accelerator, model, optimizer, ema, unused, images, (0, 10))
+    assert scalars == {"revived/0": 5, "revived/1": 0}
+    assert torch.equal(embedding[~unused], before[~unused])
+    with torch.no_grad():
+        outputs = F.normalize(model.encode_features(images)[:, 0].permute(0, 2, 3, 1).flatten(0, 2), dim=-1)
+        codes = model.encode(images).codes
+    assert torch.cdist(embedding[0, :5], outputs).min(1).values.max() < 1e-5
+    assert set(range(5)) <= set(codes[:, 0].flatten().tolist()), "they are used at once"
+    for name in ("exp_avg", "exp_avg_sq"):
+        moments = optimizer.state[embedding][name]
+        assert (moments[unused] == 0).all() and (moments[~unused] != 0).any()
+    average = next(s for s, p in zip(ema.shadow_params, model.parameters(), strict=True) if p is embedding)
+    assert torch.equal(average[unused], embedding[unused]) and torch.equal(average[~unused], before[~unused])
+
+
+def test_the_draw_depends_on_the_seed_alone(trained, accelerator):
+    model, optimizer, _, images = trained
+    before = model.state_dict()["quantizer.embedding"].clone()
+    unused = torch.ones(2, 32, dtype=torch.bool)
+    results = []
+    for seed in ((0, 10), (0, 10), (0, 11)):
+        torch.rand(3)
+        with torch.no_grad():
+            model.quantizer.embedding.copy_(before)
+        scalars = revive_codes(accelerator, model, optimizer, None, unused, images, seed)
+        assert scalars == {"revived/0": 32, "revived/1": 32}
+        results.append(model.quantizer.embedding.detach().clone())
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+def test_at_most_one_code_a_position(trained, accelerator):
+    model, optimizer, _, images = trained
+    unused = torch.ones(2, 32, dtype=torch.bool)
+    scalars = revive_codes(accelerator, model, optimizer, None, unused, images[:1], (0, 0))
+    assert scalars == {"revived/0": 16, "revived/1": 16}
+    assert len(model.quantizer.embedding[0].detach().unique(dim=0)) == 32
