@@ -348,10 +348,8 @@ def report_context(args: AblationArguments, settings: dict[str, Any], titles: di
 
 def shown_command(argv: Sequence[str]) -> str:
     """This call with local paths replaced by what they stand for."""
-    words = [
-        f"path/to/{Path(word).name}" if Path(word).is_absolute() or (os.sep in word and Path(word).exists()) else word
-        for word in argv
-    ]
+    outside = [Path(word).is_absolute() or word.startswith("..") for word in argv]
+    words = [f"path/to/{Path(word).name}" if out else word for word, out in zip(argv, outside, strict=True)]
     hidden = {"--cache_dir"}
     kept, skip = [], False
     for word in words:

@@ -18,6 +18,12 @@ from fqgan_hf.training.checkpointing import write_json
 # What a person adds to a table below this line is kept when the table is rewritten.
 NOTES = "<!-- Notes: kept when the table above is rewritten -->"
 
+QUESTIONS = (
+    "A question is answered seed by seed, since runs of the same seed see the same samples in the same order. It "
+    "holds, or the reverse does, where at least three seeds agree; with no difference at all, three would still agree "
+    "in one case of four."
+)
+
 Results = Sequence[dict[str, Any]]
 
 
@@ -74,8 +80,8 @@ def compare(results: Results, arm: str, other: str, metric: str, higher_is_bette
     gains = [(of_arm[seed] - of_other[seed]) * (1 if higher_is_better else -1) for seed in seeds]
     better = statistics.mean(gains) > 0
     text = f"{'better' if better else 'worse'} by {spread(gains if better else [-gain for gain in gains], digits)}"
-    if len(seeds) == 1:
-        return f"{text} (one seed: no verdict)"
+    if len(seeds) < 3:  # two seeds agree half of the time when there is no difference at all
+        return f"{text} ({len(seeds)} seed{'s' * (len(seeds) > 1)}: no verdict)"
     if all(gain > 0 for gain in gains):
         return f"{text}: **holds** in all {len(seeds)} seeds"
     if all(gain < 0 for gain in gains):
@@ -96,8 +102,9 @@ def setting_lines(context: Context, results: Results) -> list[str]:
     lines = [
         f"- **data**: {settings['data']}, trained on {images} of `{context.split}`, judged on the first "
         f"{settings['num_test_images']:,} of `{context.test_split}`",
-        f"- **budget of every run**: {settings['max_train_steps']} steps of {settings['train_batch_size']} images, "
-        f"learning rate {settings['learning_rate']:g}, preset `{settings['preset']}`",
+        f"- **budget of every run**: {settings['max_train_steps']} steps of {settings['train_batch_size']} images "
+        f"({settings['max_train_steps'] * settings['train_batch_size']:,} in all), learning rate "
+        f"{settings['learning_rate']:g}, preset `{settings['preset']}`",
         f"- **judge**: {judge}. Distances on its features are no FID: compare them within this table only",
         f"- **seeds**: {', '.join(str(seed) for seed in sorted({result['seed'] for result in results}))}; "
         "figures are mean ± sample standard deviation over the seeds",
@@ -168,7 +175,7 @@ def report_table3(context: Context, results: Results) -> list[str]:
             compare(results, arm, other, "psnr", True),
         )
         lines.append(f"| {question} | {verdicts[0]} | {verdicts[1]} |")
-    lines += ["", "A question is answered seed by seed: runs of the same seed see the same images in the same order."]
+    lines += ["", QUESTIONS]
     lines += ["", "## Setting", "", *setting_lines(context, results)]
     if settings["teacher"] == settings["feature_extractor"]:
         lines += [
@@ -230,6 +237,7 @@ def report_table4(context: Context, results: Results, ceiling: dict[str, Any]) -
             compare(results, "ar", other, "validation_loss_sum", False, 3),
         )
         lines.append(f"| factorized head better than {context.titles[other]}? | {' | '.join(verdicts)} |")
+    lines += ["", QUESTIONS]
     lines += ["", "## Setting", "", *setting_lines(context, results)]
     panels = [
         ("frechet_distance", "Frechet distance (lower is better)"),
@@ -280,6 +288,7 @@ def plot(results: Results, titles: dict[str, str], panels: Sequence[tuple[str, s
                 axes.plot([statistics.mean(numbers)], [row], "|", color="black", markersize=18, markeredgewidth=2)
         axes.set_xlabel(label)
         axes.grid(alpha=0.3)
+        axes.set_ylim(-0.6, len(arms) - 0.4)
         axes.set_yticks(range(len(arms)), [titles[arm] for arm in arms])
     axes.invert_yaxis()
     with atomic_path(path) as temporary:

@@ -142,8 +142,8 @@ def test_table3(in_this_process, words, presets, network, tmp_path):
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert "±" in rows[TABLE3["factorized"].title] and "±" not in rows[TABLE3["both"].title]
     verdict = rows["two codebooks of N better than one of N?"]
-    assert "in all 2 seeds" in verdict or "the seeds disagree" in verdict
-    assert "no verdict" in rows["do both together help?"]
+    assert "(2 seeds: no verdict)" in verdict
+    assert "(1 seed: no verdict)" in rows["do both together help?"]
     assert "not the paper's setting" in text and "The teacher of the representation arms is the judge itself" in text
     assert text.endswith(f"{NOTES}\n\nA remark of mine.\n")
     assert str(tmp_path) not in text + json.dumps(content), "a local path"
@@ -271,10 +271,12 @@ def test_verdicts_go_by_seed():
         return [{"arm": arm, "seed": seed, "metrics": {"m": value}} for arm, seed, value in pairs]
 
     assert spread([1.0]) == "1.00" and spread([1.0, 3.0], 1) == "2.0 ± 1.4" and spread([]) == "-"
-    assert compare(results([1, 2], [3, 5]), "a", "b", "m", False) == "better by 2.50 ± 0.71: **holds** in all 2 seeds"
-    assert "worse by 2.50 ± 0.71: **does not hold**" in compare(results([1, 2], [3, 5]), "a", "b", "m", True)
-    assert "**undecided**" in compare(results([1, 6], [3, 5]), "a", "b", "m", True)
-    assert "one seed: no verdict" in compare(results([1], [3, 5]), "a", "b", "m", True)
+    low, high = [1, 2, 3], [3, 5, 7]
+    assert compare(results(low, high), "a", "b", "m", False) == "better by 3.00 ± 1.00: **holds** in all 3 seeds"
+    assert "worse by 3.00 ± 1.00: **does not hold**" in compare(results(low, high), "a", "b", "m", True)
+    assert "**undecided**" in compare(results([1, 2, 9], high), "a", "b", "m", True)
+    assert "(2 seeds: no verdict)" in compare(results([1, 2], high), "a", "b", "m", True)
+    assert "(1 seed: no verdict)" in compare(results([1], high), "a", "b", "m", True)
     assert compare(results([], [3]), "a", "b", "m", True) == "no common seed"
 
 

@@ -4,10 +4,8 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -188,23 +186,3 @@ def test_two_processes_equal_one(tokenizer_options, image_folder, cache_dir, to_
     launch(to_command({**extraction, "output_dir": tmp_path / "codes-2"}), 2, "extract_codes")
     manifests = [(tmp_path / f"codes-{n}" / "manifest.json").read_text() for n in (1, 2)]
     assert manifests[0] == manifests[1]
-
-
-@pytest.mark.slow
-def test_killed_run_resumes_exactly(tokenizer_options, tmp_path):
-    """kill -9 at any moment, then `latest`: the weights of a run that nobody killed."""
-    options = {"max_train_steps": 60, "checkpointing_steps": 1, "checkpoints_total_limit": 2, "use_ema": True}
-    train_fqgan(tokenizer_options(tmp_path / "whole", **options))
-    words = tokenizer_options(tmp_path / "killed", resume_from_checkpoint="latest", **options)
-    command = [sys.executable, "-m", "fqgan_hf.training.train_fqgan", *words]
-    for delay in (0.3, 0.8, 1.3):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        known = set((tmp_path / "killed").glob("checkpoint-*"))
-        while process.poll() is None and set((tmp_path / "killed").glob("checkpoint-*")) <= known:
-            time.sleep(0.05)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    name = "diffusion_pytorch_model.safetensors"
-    assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

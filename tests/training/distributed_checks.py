@@ -1,0 +1,132 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""What several processes must do together; `test_distributed.py` starts this by torchrun.
+
+torchrun --nproc_per_node 2 tests/training/distributed_checks.py (nonfinite|fsdp) FOLDER
+"""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from safetensors.torch import save_file
+from torch.distributed.checkpoint.state_dict import get_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from fqgan_hf.modeling.configuration_far import FARConfig
+from fqgan_hf.modeling.modeling_far import FARForImageGeneration
+from fqgan_hf.training.checkpointing import unsharded, whole
+from fqgan_hf.training.loop import GuardedUpdate, build_optimizer, ema_weights
+
+
+ARGS = SimpleNamespace(
+    adam_weight_decay=0.05,
+    adam_beta1=0.9,
+    adam_beta2=0.95,
+    adam_epsilon=1e-8,
+    max_grad_norm=1.0,
+    max_nonfinite_steps=2,
+    learning_rate=1e-2,
+)
+CONFIG = {
+    "codebook_size": 16,
+    "num_classes": 4,
+    "grid_height": 2,
+    "grid_width": 3,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_head_layers": 1,
+    **dict.fromkeys(("token_dropout", "residual_dropout", "ffn_dropout", "class_dropout"), 0.0),
+}
+
+
+def build() -> FARForImageGeneration:
+    torch.manual_seed(0)
+    return FARForImageGeneration(FARConfig(**CONFIG)).train()
+
+
+def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    labels = torch.randint(4, (8,), generator=generator)
+    return labels, torch.randint(16, (8, 6, 2), generator=generator)
+
+
+def nonfinite(folder: Path) -> None:
+    """One process alone has a loss that is no number: all skip the step, none of them moves, all go on."""
+    accelerator = Accelerator(cpu=True)
+    model = torch.nn.Linear(3, 1)
+    model, optimizer = accelerator.prepare(model, build_optimizer(model, ARGS, ARGS.learning_rate))
+    scheduler = accelerator.prepare(torch.optim.lr_scheduler.ConstantLR(optimizer))
+    update = GuardedUpdate(accelerator, ARGS)
+    skipped = []
+    try:
+        for step in range(20):
+            before = model.module.weight.detach().clone()
+            inputs = torch.randn(4, 3)
+            if step in (1, 4, 6) and accelerator.process_index == step % 2:
+                inputs[2, 1] = torch.inf if step == 4 else torch.nan
+            with accelerator.accumulate(model):
+                accelerator.backward(model(inputs).square().mean())
+                scalars = update(model, optimizer, scheduler, torch.arange(4))
+            skipped.append(scalars["skipped_steps"].item())
+            assert torch.equal(before, model.module.weight) == bool(skipped[-1])
+    except FloatingPointError as error:
+        assert "not finite in 3 steps" in str(error) and "[0, 1, 2, 3]" in str(error)
+    assert skipped == [0, 1, 0, 0, 1, 0] and update.num_skipped == 3, skipped
+    weights = accelerator.gather(model.module.weight.detach())
+    assert weights.isfinite().all() and torch.equal(weights[0], weights[1])
+
+
+def fsdp(folder: Path) -> None:
+    """Shard as the FSDP2 configuration says, train, and save: a checkpoint by shards, whole weights, the average."""
+    dist.init_process_group("gloo")
+    rank, size = dist.get_rank(), dist.get_world_size()
+    model = build()
+    mesh = init_device_mesh("cpu", (size,))
+    for module in model.modules():
+        if type(module).__name__ == "FARDecoderLayer":
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    optimizer = build_optimizer(model, ARGS, ARGS.learning_rate)
+    ema = EMAModel(model.parameters(), decay=0.5)
+    losses = []
+    for step in range(3):
+        labels, codes = (tensor[rank::size] for tensor in batch(step))
+        loss = model(class_labels=labels, codes=codes, labels=codes).loss
+        loss.backward()
+        norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), ARGS.max_grad_norm))
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.step(model.parameters())
+        loss = loss.detach() / size
+        dist.all_reduce(loss)
+        losses.append((loss.item(), norm.item()))
+    model_state, optimizer_state = get_state_dict(model, optimizer)
+    dcp.save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=folder / "shards")
+    complete = unsharded(model)
+    averages = [whole(tensor) for tensor in ema.shadow_params]
+    with ema_weights(ema, model):
+        averaged = unsharded(model)
+    restored = unsharded(model)
+    if rank == 0:
+        complete.save_pretrained(folder / "whole")
+        averaged.save_pretrained(folder / "averaged")
+        assert all(torch.equal(*pair) for pair in zip(averages, averaged.parameters(), strict=True))
+        assert all(torch.equal(*pair) for pair in zip(complete.parameters(), restored.parameters(), strict=True))
+        save_file({str(i): tensor for i, tensor in enumerate(averages)}, folder / "ema.safetensors")
+        (folder / "losses.json").write_text(json.dumps(losses))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {"nonfinite": nonfinite, "fsdp": fsdp}[sys.argv[1]](Path(sys.argv[2]))
