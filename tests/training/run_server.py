@@ -71,7 +71,10 @@ class RunServer:
     def ask(self, request: dict) -> int:
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the server ended with status {self.process.wait()} at {request}")
+        return int(answer)
 
     def start(self, script: str, words: list[str], num_processes: int = 1, max_file_size: int | None = None):
         """Runs of a script that know of each other, one a process; `max_file_size` in bytes lets writing fail."""
