@@ -20,13 +20,13 @@ def read_version() -> str:
 
 CORE = [
     "torch>=2.6",
-    "transformers>=5.23,<6",
+    "transformers>=5.20,<6",
     # fqgan_hf/hub.py writes into internal tables (diffusers.pipelines.pipeline_loading_utils): hence the upper bound.
-    "diffusers>=0.37,<0.43",
+    "diffusers>=0.41,<0.43",
     "accelerate>=1.10",
     "huggingface_hub>=1.3,<3",
     "safetensors>=0.5",
-    "numpy>=1.26",
+    "numpy>=2.0",
     "pillow>=11.0",
     "tqdm>=4.66",
     "jinja2>=3.1",

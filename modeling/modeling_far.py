@@ -220,6 +220,10 @@ class FARHead(nn.Module):
         return rotary_embedding(torch.arange(num_codebooks, device=device), num_codebooks, self.config)
 
 
+class FARCodeClassifier(nn.Linear):
+    """Output matrix of one codebook. A class of its own because it starts at zero: every code equally likely."""
+
+
 class FARPreTrainedModel(PreTrainedModel):
     config: FARConfig
     base_model_prefix = "model"
@@ -230,15 +234,14 @@ class FARPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         std = self.config.initializer_range
-        if isinstance(module, (nn.Linear, nn.Embedding)):
+        if isinstance(module, FARCodeClassifier):
+            init.zeros_(module.weight)
+        elif isinstance(module, (nn.Linear, nn.Embedding)):
             init.normal_(module.weight, mean=0.0, std=std)
             if getattr(module, "bias", None) is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, FARRMSNorm):
             init.ones_(module.weight)
-        elif isinstance(module, FARForImageGeneration):
-            for output in module.lm_heads:  # published: every code equally likely at the start
-                init.zeros_(output.weight)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
@@ -268,7 +271,8 @@ class FARForImageGeneration(FARGenerationMixin, FARPreTrainedModel):
         self.head = FARHead(config)
         self.norm = FARRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_heads = nn.ModuleList(
-            nn.Linear(config.hidden_size, config.codebook_size, bias=False) for _ in range(config.num_codebooks)
+            FARCodeClassifier(config.hidden_size, config.codebook_size, bias=False)
+            for _ in range(config.num_codebooks)
         )
         self.post_init()
 

@@ -55,7 +55,9 @@ def test_loss_is_the_mean_cross_entropy_of_the_codebooks(num_codebooks, head_typ
 
 
 def test_a_new_model_predicts_every_code_alike():
-    output = FARForImageGeneration(tiny().config)(**inputs(tiny()), labels=inputs(tiny())["codes"])
+    model = FARForImageGeneration(tiny().config)
+    assert all(not head.weight.any() for head in model.lm_heads)
+    output = model(**inputs(model), labels=inputs(model)["codes"])
     assert torch.allclose(output.loss, torch.tensor(32.0).log())
 
 
@@ -133,7 +135,7 @@ def test_gradient_checkpointing_changes_nothing():
         return [p.grad.clone() for p in model.parameters()]
 
     plain = gradients()
-    model.activation_checkpointing_enable()
+    model.gradient_checkpointing_enable()
     for a, b in zip(plain, gradients(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
 

@@ -7,7 +7,9 @@ import random
 import subprocess
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fqgan_hf.training.checkpointing import list_checkpoints
 
@@ -15,7 +17,7 @@ from .run_server import RunServer
 from .test_checkpointing import checkpoint_hashes
 
 
-NUM_STEPS = 24
+NUM_STEPS = 27
 OPTIONS = {
     "max_train_steps": NUM_STEPS,
     "checkpointing_steps": 3,
@@ -24,6 +26,17 @@ OPTIONS = {
     "lr_scheduler": "cosine",
     "disc_start": 8,
 }
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A hundred, one of which cannot be read; all of them are drawn before the last step."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for i in range(100):
+        Image.fromarray(rng.integers(0, 256, (18, 20, 3), dtype=np.uint8)).save(folder / f"{i:02d}.png")
+    (folder / "42.png").write_bytes(b"no image")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +69,10 @@ def kill_at(server, words, folder, step, num_processes, rng):
     return [run.kill() for run in runs]
 
 
-def check_kills(server, make_options, tmp_path, num_kills, num_processes=1, num_workers=0, seed=0):
+def check_kills(server, make_options, pictures, tmp_path, num_kills, num_processes=1, num_workers=0, seed=0):
     rng = random.Random(seed)
-    options = {**OPTIONS, "train_batch_size": 4 // num_processes, "dataloader_num_workers": num_workers}
+    options = {**OPTIONS, "train_data_dir": pictures, "skip_bad_images": True}
+    options |= {"train_batch_size": 4 // num_processes, "dataloader_num_workers": num_workers}
     finish(server, make_options(tmp_path / "whole", **options), num_processes)
     words = make_options(tmp_path / "killed", **options, resume_from_checkpoint="latest")
     steps = sorted(rng.sample(range(1, NUM_STEPS - 2), num_kills))
@@ -74,21 +88,22 @@ def check_kills(server, make_options, tmp_path, num_kills, num_processes=1, num_
     assert resumed == whole, f"killed at {steps} by seed {seed}"
     name = "diffusion_pytorch_model.safetensors"
     assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert [path.name for path in list_checkpoints(tmp_path / "killed")] == ["checkpoint-21", "checkpoint-24"]
+    assert [path.name for path in list_checkpoints(tmp_path / "killed")] == ["checkpoint-24", "checkpoint-27"]
     records = [json.loads(line) for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    assert (tmp_path / "killed" / "bad_images.txt").read_text() == "42.png\n"
     assert [record["step"] for record in records] == list(range(1, NUM_STEPS + 1)), "each step is logged once"
 
 
-def test_three_kills(server, tokenizer_options, tmp_path):
+def test_three_kills(server, tokenizer_options, pictures, tmp_path):
     """kill -9 at random moments, then `latest`: weights, averages and optimizers of a run that nobody killed."""
-    check_kills(server, tokenizer_options, tmp_path, num_kills=3)
+    check_kills(server, tokenizer_options, pictures, tmp_path, num_kills=3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_twenty_kills(num_processes, num_workers, server, tokenizer_options, tmp_path):
-    check_kills(server, tokenizer_options, tmp_path, 20, num_processes, num_workers, seed=10 + num_processes)
+def test_twenty_kills(num_processes, num_workers, server, tokenizer_options, pictures, tmp_path):
+    check_kills(server, tokenizer_options, pictures, tmp_path, 20, num_processes, num_workers, seed=10 + num_processes)
 
 
 def check_full_disk(run, folder, message):
