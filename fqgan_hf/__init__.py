@@ -22,6 +22,7 @@ _MODULE_OF = {
     "FQGANImageProcessor": "fqgan_hf.modeling.image_processing_fqgan",
     "FQGANModel": "fqgan_hf.modeling.modeling_fqgan",
     "FQGANPipeline": "fqgan_hf.pipeline_fqgan",
+    "optimize": "fqgan_hf.optimization",
 }
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "FQGANModel",
     "FQGANPipeline",
     "__version__",
+    "optimize",
 ]
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
     from fqgan_hf.modeling.modeling_far import FARForImageGeneration
     from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+    from fqgan_hf.optimization import optimize
     from fqgan_hf.pipeline_far import FARPipeline
     from fqgan_hf.pipeline_fqgan import FQGANPipeline
 

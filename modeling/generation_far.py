@@ -76,6 +76,11 @@ class FARCache(Cache):
     def head_layers(self) -> list[StaticLayer]:
         return self.layers[self.num_backbone_layers :]
 
+    def reset(self) -> None:
+        """Begin another image in the same storage."""
+        super().reset()
+        self.num_positions = self.num_steps = 0
+
     def start_position(self, hidden_state: torch.Tensor) -> None:
         """Begin the steps of a new position: the head's slots are free again."""
         self.hidden_state = hidden_state
@@ -366,9 +371,15 @@ class FARGenerationMixin(GenerationMixin):
         return FARGenerateOutput(codes=codes, sequences=output.sequences, scores=scores, logits=output.logits)
 
     def compile(self, *args, **kwargs):
-        """`torch.compile` the forward pass and the position step of `generate`, in place; arguments are torch's."""
+        """
+        `torch.compile` the forward pass and the position step of `generate`, in place; arguments are torch's.
+
+        One graph serves all positions. Key/value storage then stays allocated from call to call, one for each batch
+        size, since CUDA graphs (`mode="reduce-overhead"`) are recorded for its addresses.
+        """
         super().compile(*args, **kwargs)
         self._compiled_position_step = torch.compile(self._position_step, *args, **kwargs)
+        self._compiled_caches = {}
 
     def _position_loop(self, labels, prefix, sampling, callback):
         """Position after position, with all K codes of a position in one step."""
@@ -376,7 +387,6 @@ class FARGenerationMixin(GenerationMixin):
         batch_size, start = prefix.shape[:2]
         codes = labels.new_empty(batch_size, config.num_positions, config.num_codebooks)
         codes[:, :start] = prefix
-        cache = FARCache(config)
         embeddings = self.class_embedding(labels)[:, None]
         if sampling.weights is not None:
             null_class = self.class_embedding(torch.full_like(labels, config.null_class_id))[:, None]
@@ -384,6 +394,7 @@ class FARGenerationMixin(GenerationMixin):
         if start:
             embeddings = torch.cat([embeddings, self._embed_for_both(prefix, sampling)], dim=1)
         compiled_step = getattr(self, "_compiled_position_step", None)
+        cache = FARCache(config) if compiled_step is None else self._compiled_cache(embeddings)
         positions = torch.arange(config.num_positions, device=labels.device)
         for position in range(start, config.num_positions):
             if position == start:  # takes in class and prefix together, and allocates the cache
@@ -391,6 +402,7 @@ class FARGenerationMixin(GenerationMixin):
             elif compiled_step is None:
                 codes[:, position] = self._position_step(embeddings, position, positions[position], cache, sampling)
             else:
+                torch.compiler.cudagraph_mark_step_begin()
                 codes[:, position] = compiled_step(
                     embeddings, positions[position], positions[position], cache, sampling
                 )
@@ -398,6 +410,14 @@ class FARGenerationMixin(GenerationMixin):
                 return codes[:, : position + 1]
             embeddings = self._embed_for_both(codes[:, position : position + 1], sampling)
         return codes
+
+    def _compiled_cache(self, embeddings: torch.Tensor) -> FARCache:
+        """The storage that compiled steps on inputs like these use, emptied."""
+        kind = embeddings.shape[0], embeddings.dtype, embeddings.device
+        if kind not in self._compiled_caches:
+            self._compiled_caches[kind] = FARCache(self.config)
+        self._compiled_caches[kind].reset()
+        return self._compiled_caches[kind]
 
     def _position_step(self, embeddings, start, position, cache, sampling):
         """
@@ -419,8 +439,8 @@ class FARGenerationMixin(GenerationMixin):
         for k, lm_head in enumerate(self.lm_heads):
             state = self.norm(self.head.step(k, code_embedding, cache, rotary))
             if weights is not None:
-                conditional, unconditional = state.chunk(2)
-                state = unconditional + weights[k].to(state.dtype) * (conditional - unconditional)
+                conditional, unconditional = state.float().chunk(2)
+                state = (unconditional + weights[k] * (conditional - unconditional)).to(state.dtype)
             scores = sampling.warpers[k](None, lm_head(state).float())
             codes.append(select_codes(scores, None if uniforms is None else uniforms[:, k]))
             if k + 1 < self.config.num_codebooks:

@@ -1,0 +1,164 @@
+"""optimize: the same codes and images, less time; what it refuses; what it leaves in memory."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from fqgan_hf import FARForImageGeneration, FQGANPipeline, optimize
+from fqgan_hf.optimization import Int8Linear, PackedLinear
+from tests.fqgan_hf.test_pipeline_far import make_pipeline, make_transformer, make_vqmodel
+
+
+def logits(model):
+    codes = torch.randint(32, (3, 16, 2), generator=torch.Generator().manual_seed(1))
+    return model(class_labels=torch.tensor([1, 2, 3]), codes=codes).logits.detach()
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [(), (1,), (2, 1), (17,)])
+def test_packed_layer_equals_the_plain_one(bias, rows):
+    linear = nn.Linear(100, 70, bias=bias)
+    inputs = torch.randn(*rows, 100)
+    expected = linear(inputs)
+    torch.testing.assert_close(PackedLinear(linear)(inputs), expected, atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_int8_layer_is_near_the_plain_one_row_by_row(bias, dtype):
+    linear = nn.Linear(256, 70, bias=bias, dtype=dtype)
+    inputs = torch.randn(4, 1, 256, dtype=dtype) * torch.tensor([1e-3, 1.0, 1e3, 0.0], dtype=dtype)[:, None, None]
+    expected = linear(inputs)
+    outputs = Int8Linear(linear)(inputs)
+    assert outputs.dtype == dtype and outputs.shape == expected.shape
+    for row in range(3):  # rows of very different size in one batch: each has its own scale
+        assert (outputs[row] - expected[row]).norm() < 0.02 * expected[row].norm()
+    assert torch.equal(outputs[3], expected[3])
+
+
+def test_packed_generator_gives_the_same_logits_and_codes():
+    model = make_transformer()
+    settings = {"class_labels": [1, 2, 3], "guidance_scale": 2.0, "top_k": 20}
+    expected = logits(model), model.generate(**settings, generator=generator())
+    assert optimize(model) is model
+    assert not any(isinstance(module, nn.Linear) for module in model.modules())
+    torch.testing.assert_close(logits(model), expected[0], atol=5e-5, rtol=0)
+    assert torch.equal(model.generate(**settings, generator=generator()), expected[1])
+    library_loop = model.generate(**settings, generator=generator(), return_dict_in_generate=True)
+    assert torch.equal(library_loop.codes, expected[1])
+
+
+@pytest.mark.parametrize(("settings", "share"), [({"dtype": torch.bfloat16}, 1.1), ({"quantization": "int8"}, 3.0)])
+def test_less_precision_stays_near(settings, share):
+    model = make_transformer()
+    expected = logits(model)
+    plain_bf16 = (logits(copy.deepcopy(model).bfloat16()) - expected).norm()
+    optimize(model, **settings)
+    assert 0 < (logits(model) - expected).norm() < share * plain_bf16
+    model.generate(class_labels=[1, 2], guidance_scale=2.0)
+
+
+def test_packed_pipeline_gives_the_same_images():
+    pipe = make_pipeline()
+    expected = pipe(["goldfish", 5], generator=generator(), output_type="np").images
+    optimize(pipe)
+    assert pipe.vqmodel.encoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    images = pipe(["goldfish", 5], generator=generator(), output_type="np").images
+    assert abs(images - expected).max() < 1e-4
+
+
+def test_tokenizer_and_its_pipeline_keep_their_codes():
+    vqmodel = make_vqmodel()
+    pixels = torch.rand(2, 3, 16, 16) * 2 - 1
+    expected = vqmodel.encode(pixels).codes
+    assert torch.equal(optimize(vqmodel).encode(pixels).codes, expected)
+    pipe = optimize(FQGANPipeline(vqmodel, make_pipeline().image_processor), dtype=torch.bfloat16)
+    assert pipe.vqmodel.dtype == torch.bfloat16 and not any(p.requires_grad for p in pipe.vqmodel.parameters())
+    assert (pipe.vqmodel.encode(pixels.bfloat16()).codes == expected).float().mean() > 0.8
+
+
+def test_packed_model_is_saved_as_it_was(tmp_path):
+    model = make_transformer()
+    expected = logits(model)
+    optimize(model).save_pretrained(tmp_path)
+    assert torch.equal(logits(FARForImageGeneration.from_pretrained(tmp_path)), expected)
+
+
+def test_int8_model_refuses_to_be_saved(tmp_path):
+    model = optimize(make_transformer(), quantization="int8")
+    with pytest.raises(ValueError, match="int8 weights cannot be saved: save the model before"):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("move", [lambda m: m.to(torch.bfloat16), lambda m: m.to("meta"), lambda m: m.half()])
+def test_packed_weights_refuse_to_be_moved_or_cast(move):
+    model = optimize(make_transformer())
+    model.to("cpu", torch.float32)  # where they are
+    with pytest.raises(RuntimeError, match="stay on the CPU in torch.float32"):
+        move(model)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "error", "message"),
+    [
+        (make_transformer, {"dtype": "bf16"}, ValueError, "dtype must be None or one of .* got 'bf16'"),
+        (make_transformer, {"dtype": torch.int8}, ValueError, "dtype must be None or one of"),
+        (make_transformer, {"quantization": "int4"}, ValueError, "quantization must be one of .* got 'int4'"),
+        (make_vqmodel, {"quantization": "int8"}, ValueError, "needs a FARForImageGeneration on the CPU"),
+        (lambda: nn.Linear(1, 1), {}, TypeError, "model must be an FQGANModel, .* got Linear"),
+    ],
+)
+def test_bad_arguments_change_nothing(model, arguments, error, message):
+    model = model()
+    before = repr(model)
+    with pytest.raises(error, match=message):
+        optimize(model, **arguments)
+    assert repr(model) == before and all(p.requires_grad for p in model.parameters())
+
+
+MEMORY_SCRIPT = """
+import resource, sys, torch
+from fqgan_hf import FARConfig, FARForImageGeneration, optimize
+config = FARConfig(num_codebooks=2, codebook_size=64, num_classes=4, grid_height=2, grid_width=2, hidden_size=1024,
+                   num_hidden_layers=3, num_attention_heads=16)
+with torch.device("meta"):
+    model = FARForImageGeneration(config)
+model = model.to_empty(device="cpu")
+for parameter in model.parameters():
+    torch.nn.init.constant_(parameter, 0.01)
+def resident():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
+weights = sum(p.numel() * 4 for p in model.parameters())
+before = resident()
+optimize(model, quantization=None if sys.argv[1] == "None" else sys.argv[1])
+print((resident() - before) / weights, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / weights)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(("quantization", "growth"), [(None, 0.15), ("int8", -0.6)])
+def test_there_is_no_second_copy_of_the_weights(quantization, growth):
+    command = [sys.executable, "-c", MEMORY_SCRIPT, str(quantization)]
+    after, peak = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert after < growth
+    assert peak < 0.3
+
+
+@pytest.mark.gpu
+def test_cuda_graphs_give_the_same_codes_at_every_batch_size():
+    model = make_transformer().cuda()
+    calls = [{"class_labels": [1] * n, "guidance_scale": 2.0, "top_k": 20} for n in (1, 3, 1)]
+    eager = [model.generate(**call, generator=generator()) for call in calls]
+    optimize(model)
+    for call, codes in zip(calls, eager, strict=True):
+        assert torch.equal(model.generate(**call, generator=generator()), codes)
