@@ -65,6 +65,15 @@ def resolve_folder(reference: str) -> Path:
     return Path(snapshot_download(reference, allow_patterns=MODEL_FILES))
 
 
+def resolve_generating_pipeline(reference: str) -> Path:
+    """The local folder of a `FARPipeline`; `ValueError` if it is anything else. See `resolve_folder`."""
+    folder = resolve_folder(reference)
+    kind = folder_kind(folder)
+    if kind != "FARPipeline":
+        raise ValueError(f"--model must be a FARPipeline (tokenizer and generator together), {reference} is a {kind}")
+    return folder
+
+
 def load_tokenizer_pipeline(folder: Path) -> "FQGANPipeline":
     """The image -> codes -> image pipeline of a tokenizer's folder, or of any pipeline that has one."""
     from fqgan_hf import FQGANImageProcessor, FQGANModel, FQGANPipeline
@@ -200,12 +209,34 @@ def single_or_list(values: list) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+def parse_labels(words: list[str]) -> list[int | str]:
+    """Class labels as typed: "3" is an id; a class whose name is a number still answers to its id."""
+    return [int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words]
+
+
 def positive_int(text: str) -> int:
     """Argument type: an integer of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    sampling = parser.add_argument_group("sampling", "one value, or one per codebook (visual first)")
+    sampling.add_argument(
+        "--guidance_scale", nargs="+", type=float, default=[2.0], metavar="S", help="default: 2.0; 1: off"
+    )
+    sampling.add_argument("--temperature", nargs="+", type=float, default=[1.0], metavar="T", help="default: 1.0")
+    sampling.add_argument("--top_k", nargs="+", type=int, default=[0], metavar="K", help="default: 0, all codes")
+    sampling.add_argument("--top_p", nargs="+", type=float, default=[1.0], metavar="P", help="default: 1.0, all codes")
+    sampling.add_argument(
+        "--guidance_schedule",
+        choices=["constant", "linear", "power-cosine"],
+        default="constant",
+        help="default: constant",
+    )
+    sampling.add_argument("--greedy", action="store_true", help="take the likeliest code everywhere: no randomness")
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
@@ -313,20 +344,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, help="default: a random one, which is printed")
     parser.add_argument("--batch_size", type=positive_int, default=16, help="images at a time; default: %(default)s")
-    sampling = parser.add_argument_group("sampling", "one value, or one per codebook (visual first)")
-    sampling.add_argument(
-        "--guidance_scale", nargs="+", type=float, default=[2.0], metavar="S", help="default: 2.0; 1: off"
-    )
-    sampling.add_argument("--temperature", nargs="+", type=float, default=[1.0], metavar="T", help="default: 1.0")
-    sampling.add_argument("--top_k", nargs="+", type=int, default=[0], metavar="K", help="default: 0, all codes")
-    sampling.add_argument("--top_p", nargs="+", type=float, default=[1.0], metavar="P", help="default: 1.0, all codes")
-    sampling.add_argument(
-        "--guidance_schedule",
-        choices=["constant", "linear", "power-cosine"],
-        default="constant",
-        help="default: constant",
-    )
-    sampling.add_argument("--greedy", action="store_true", help="take the likeliest code everywhere: no randomness")
+    add_sampling_arguments(parser)
     add_device_argument(parser)
 
 
@@ -334,12 +352,7 @@ def run_generate(arguments: argparse.Namespace) -> None:
     as_grid = is_image_path(arguments.out) and not arguments.out.is_dir()
     if not as_grid and arguments.out.exists() and not arguments.out.is_dir():
         raise ValueError(f"--out must be a picture (.png, .jpg, ...) or a folder, got the file {arguments.out}")
-    folder = resolve_folder(arguments.model)
-    kind = folder_kind(folder)
-    if kind != "FARPipeline":
-        raise ValueError(
-            f"--model must be a FARPipeline (tokenizer and generator together), {arguments.model} is a {kind}"
-        )
+    folder = resolve_generating_pipeline(arguments.model)
     quiet_libraries(arguments)
     import secrets
 
@@ -347,8 +360,7 @@ def run_generate(arguments: argparse.Namespace) -> None:
     from fqgan_hf.analysis import image_grid
 
     pipe = FARPipeline.from_pretrained(str(folder)).to(choose_device(arguments.device))
-    # On the command line "3" is an id; a class whose name is a number still answers to its id.
-    labels = pipe.get_label_ids([int(x) if re.fullmatch(r"[+-]?\d+", x) else x for x in arguments.class_labels])
+    labels = pipe.get_label_ids(parse_labels(arguments.class_labels))
     seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
     images = generate_images(
         pipe,
@@ -427,8 +439,92 @@ def generate_images(
 
 def label_name(pipe: "FARPipeline", label: int) -> str:
     """A class's name as a caption: its own, or "class 3" where the model has none."""
-    name = (pipe.transformer.config.id2label or {}).get(label, f"LABEL_{label}")
-    return f"class {label}" if name == f"LABEL_{label}" else name
+    from fqgan_hf.labels import class_names
+
+    return class_names(pipe.transformer.config.id2label).get(label, f"class {label}")
+
+
+# ---- fqgan sample ---------------------------------------------------------------------------------------------------
+
+
+def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", default=DEMO_PIPELINE, help="FARPipeline: a folder or a Hub id; default: %(default)s"
+    )
+    parser.add_argument("--num", type=positive_int, required=True, help="images in all")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for the shards and manifest.json")
+    parser.add_argument(
+        "--class_labels", nargs="+", metavar="LABEL", help="class ids or names, taken in turn; default: all classes"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--batch_size", type=positive_int, default=16, help="images at a time in each process; default: %(default)s"
+    )
+    parser.add_argument(
+        "--shard_size",
+        type=positive_int,
+        default=1024,
+        help="images a shard: kept in memory until it is full, lost when the process is stopped before; best a "
+        "multiple of the batch size; default: %(default)s",
+    )
+    parser.add_argument(
+        "--format",
+        choices=["png", "npz", "parquet"],
+        default="png",
+        help="png: folders of pictures with metadata.csv; npz: arr_0 images, arr_1 labels; parquet; default: png",
+    )
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--quantization", choices=["int8"], help="of the generator's matrices, on a CPU: faster, worse"
+    )
+    parser.add_argument("--compile", action="store_true", help="on a GPU: compile and capture CUDA graphs")
+    add_sampling_arguments(parser)
+    add_device_argument(parser)
+
+
+def run_sample(arguments: argparse.Namespace) -> None:
+    folder = resolve_generating_pipeline(arguments.model)
+    quiet_libraries(arguments)
+    import torch
+    from accelerate import PartialState
+
+    from fqgan_hf import FARPipeline, optimize
+    from fqgan_hf.sample import SamplingRun, close_folder, deal_shards, sample
+
+    run = SamplingRun.describe(
+        folder,
+        model=arguments.model,
+        num=arguments.num,
+        class_labels=None if arguments.class_labels is None else parse_labels(arguments.class_labels),
+        seed=arguments.seed,
+        guidance_scale=arguments.guidance_scale,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        guidance_schedule=arguments.guidance_schedule,
+        greedy=arguments.greedy,
+        dtype=arguments.dtype,
+        quantization=arguments.quantization,
+        format=arguments.format,
+        shard_size=arguments.shard_size,
+    )
+    device = choose_device(arguments.device)
+    state = PartialState(cpu=device in ("cpu", "mps"))
+    if state.num_processes > 1:
+        if device == "mps" or ":" in device:
+            raise ValueError(f"--device must be cpu or cuda for {state.num_processes} processes, got {device}")
+        device = state.device  # a GPU of its own
+    mine, missing = deal_shards(arguments.output_dir, run, state)
+    if missing:
+        pipe = FARPipeline.from_pretrained(str(folder)).to(device)
+        optimize(pipe, getattr(torch, arguments.dtype), arguments.quantization, arguments.compile)
+        sample(pipe, run, arguments.output_dir, mine, missing, arguments.batch_size, state.is_main_process)
+    state.destroy_process_group()
+    if state.is_main_process:
+        close_folder(arguments.output_dir, run)
+        print(f"{arguments.output_dir} holds {run.num} images (seed {run.seed})")
 
 
 # ---- fqgan convert --------------------------------------------------------------------------------------------------
@@ -592,6 +688,18 @@ COMMANDS = (
         '  fqgan generate --model user/far-base --class_labels 3 "golden retriever" --guidance_scale 2 1.5 --out out/',
         add_generate_arguments,
         run_generate,
+    ),
+    Command(
+        "sample",
+        "many images in shards, by several processes, stopped and continued at will",
+        "Generate images of all classes, or of given ones, in turn, and write them in shards of PNG, npz or parquet\n"
+        "files. Stopped anywhere, the same command goes on with what is missing. Several processes write the same\n"
+        "files: accelerate launch -m fqgan_hf.cli sample ...",
+        "  fqgan sample --model outputs/demo/pipeline --num 1000 --output_dir outputs/samples\n"
+        "  fqgan sample --model user/far-base --num 50000 --batch_size 128 --dtype bfloat16 --format npz "
+        "--output_dir out/",
+        add_sample_arguments,
+        run_sample,
     ),
     Command(
         "convert",

@@ -36,6 +36,11 @@ def index_names(id2label: Mapping[int | str, str]) -> dict[str, list[int]]:
     return {**parts, **whole}
 
 
+def class_names(id2label: Mapping[int, str] | None) -> dict[int, str]:
+    """A configuration's names by class id, without those that transformers invents for a model that has none."""
+    return {key: name for key, name in (id2label or {}).items() if name != f"LABEL_{key}"}
+
+
 def resolve_labels(
     class_labels: int | str | Iterable[int | str] | torch.Tensor,
     num_classes: int,

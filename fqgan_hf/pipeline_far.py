@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils import replace_example_docstring
 
 from fqgan_hf.hub import register_with_diffusers
-from fqgan_hf.labels import resolve_labels
+from fqgan_hf.labels import class_names, resolve_labels
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration, grid_to_sequence, sequence_to_grid
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
@@ -82,11 +82,7 @@ class FARPipeline(DiffusionPipeline):
             ValueError: For labels that are unknown, ambiguous, out of range or of the wrong type.
         """
         config = self.transformer.config
-        id2label = config.id2label or {}
-        # What transformers invents for a configuration without names is no name.
-        if all(name == f"LABEL_{key}" for key, name in id2label.items()):
-            id2label = {}
-        return resolve_labels(class_labels, config.num_classes, id2label)
+        return resolve_labels(class_labels, config.num_classes, class_names(config.id2label))
 
     @torch.no_grad()
     @replace_example_docstring(EXAMPLE_DOC_STRING)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fqgan_hf.cli import atomic_path
-from fqgan_hf.training.checkpointing import write_json
+from fqgan_hf.files import write_json
 
 
 # What a person adds to a table below this line is kept when the table is rewritten.

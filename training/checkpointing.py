@@ -7,9 +7,7 @@ removed. A run that is killed anywhere leaves the previous checkpoint as it was.
 """
 
 import copy
-import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -26,42 +24,12 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from fqgan_hf.files import MANIFEST, fsync, sha256, write_json
+
 
 logger = get_logger(__name__)
 
-MANIFEST = "manifest.json"
 EMA_FILE = "ema.safetensors"
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
-
-
-def _sha256(file) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def fsync(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that `path` is the old content or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    fsync(temporary)
-    temporary.replace(path)
-    fsync(path.parent)
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:

@@ -12,6 +12,7 @@ at all, and the manifest comes last: without it the extraction is not finished a
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
 
+from fqgan_hf.files import MANIFEST, fsync, sha256, write_json
 from fqgan_hf.modeling.modeling_far import grid_to_sequence
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.checkpointing import MANIFEST, fsync, sha256, write_json
 from fqgan_hf.training.crops import CROPS, draw_view
 from fqgan_hf.training.data import LabelledImages, check_bad_share
 
@@ -235,6 +236,9 @@ class CodeSequences(Dataset):
     """
     Codes as the generator takes them.
 
+    They stay what `datasets` made of the shards: packed 16-bit numbers in a file that is mapped into memory, of which
+    all processes and workers of a machine share one copy. A sample is copied from there, nothing else is read.
+
     Args:
         rows (`datasets.Dataset`): From `load_rows`.
         manifest (`CodesManifest`): Of the same store.
@@ -247,13 +251,30 @@ class CodeSequences(Dataset):
     def __init__(
         self, rows: datasets.Dataset, manifest: CodesManifest, indices: Sequence[int], seed: int | None = None
     ):
-        self.rows = rows.select_columns(["label", "codes"]).with_format("numpy")
+        self.rows = rows
         self.manifest = manifest
         self.indices = indices
         self.seed = seed
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    # Made by the process that reads, not before: sent to a worker, an array would be a copy of the data.
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Class ids of all rows."""
+        return self.rows.data.column("label").to_numpy()
+
+    @cached_property
+    def blocks(self) -> list[np.ndarray]:
+        """Codes of all rows, block after block of the file: `(rows, views, num_codebooks, height, width)`, uint16."""
+        blocks = self.rows.data.column("codes").chunks
+        return [block.flatten().to_numpy().reshape(-1, *self.manifest.shape) for block in blocks]
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """First row of each block."""
+        return np.cumsum([0, *map(len, self.blocks[:-1])])
 
     def _place(self, key: tuple[int, int] | int) -> tuple[int, int]:
         """Row and view of a key."""
@@ -264,14 +285,14 @@ class CodeSequences(Dataset):
         return index, draw_view(self.seed, epoch, index, num_views=len(self.manifest.views))
 
     def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> list[dict[str, torch.Tensor | int]]:
-        """A batch at once: one read of the table."""
+        """A batch at once."""
         rows, views = zip(*(self._place(key) for key in keys), strict=True)
-        batch = self.rows[list(rows)]
-        codes = np.stack(batch["codes"]).astype(np.int64).reshape(-1, *self.manifest.shape)
-        codes = torch.from_numpy(codes[np.arange(len(keys)), list(views)])
+        blocks = np.searchsorted(self.starts, rows, side="right") - 1
+        places = zip(blocks, rows - self.starts[blocks], views, strict=True)
+        codes = np.stack([self.blocks[block][row, view] for block, row, view in places]).astype(np.int64)
         return [
-            {"codes": sequence, "class_labels": int(label), "index": index}
-            for sequence, label, index in zip(grid_to_sequence(codes), batch["label"], rows, strict=True)
+            {"codes": sequence, "class_labels": int(self.labels[row]), "index": row}
+            for sequence, row in zip(grid_to_sequence(torch.from_numpy(codes)), rows, strict=True)
         ]
 
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, torch.Tensor | int]:

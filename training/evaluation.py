@@ -25,12 +25,12 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from fqgan_hf import FARPipeline
 from fqgan_hf.analysis import CodebookUsage, codebook_overlap, image_grid, psnr
 from fqgan_hf.cli import generate_images, save_image
+from fqgan_hf.files import write_json
 from fqgan_hf.metrics import FeatureStatistics, frechet_distance
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.training.arguments import ImageDataArguments, check_at_least, option, parse_arguments
-from fqgan_hf.training.checkpointing import write_json
 from fqgan_hf.training.data import LabelledImages, ProcessedImages, load_images
 
 

@@ -8,9 +8,41 @@ import pytest
 import torch
 from torch import nn
 
-from fqgan_hf import FARForImageGeneration, FQGANPipeline, optimize
+from fqgan_hf import (
+    FARConfig,
+    FARForImageGeneration,
+    FARPipeline,
+    FQGANImageProcessor,
+    FQGANModel,
+    FQGANPipeline,
+    optimize,
+)
 from fqgan_hf.optimization import Int8Linear, PackedLinear
-from tests.fqgan_hf.test_pipeline_far import make_pipeline, make_transformer, make_vqmodel
+
+
+def make_vqmodel():
+    return FQGANModel(
+        block_out_channels=(32, 32, 32), norm_num_groups=8, latent_channels=16, sample_size=16, layers_per_block=1,
+        num_codebooks=2, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
+    ).eval()  # fmt: skip
+
+
+def make_transformer():
+    config = FARConfig(
+        num_codebooks=2, codebook_size=32, num_classes=10, grid_height=4, grid_width=4, hidden_size=32,
+        num_hidden_layers=2, num_attention_heads=2, num_head_layers=1,
+    )  # fmt: skip
+    model = FARForImageGeneration(config).eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 2:  # large weights, so that class, position and earlier codes matter
+            nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def make_pipeline():
+    pipe = FARPipeline(make_vqmodel(), make_transformer(), FQGANImageProcessor(size=16, multiple_of=4))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def logits(model):
@@ -68,10 +100,10 @@ def test_less_precision_stays_near(settings, share):
 
 def test_packed_pipeline_gives_the_same_images():
     pipe = make_pipeline()
-    expected = pipe(["goldfish", 5], generator=generator(), output_type="np").images
+    expected = pipe([1, 5], generator=generator(), output_type="np").images
     optimize(pipe)
     assert pipe.vqmodel.encoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
-    images = pipe(["goldfish", 5], generator=generator(), output_type="np").images
+    images = pipe([1, 5], generator=generator(), output_type="np").images
     assert abs(images - expected).max() < 1e-4
 
 
@@ -146,7 +178,7 @@ print((resident() - before) / weights, (resource.getrusage(resource.RUSAGE_SELF)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize(("quantization", "growth"), [(None, 0.15), ("int8", -0.6)])
+@pytest.mark.parametrize(("quantization", "growth"), [(None, 0.15), ("int8", -0.4)])
 def test_there_is_no_second_copy_of_the_weights(quantization, growth):
     command = [sys.executable, "-c", MEMORY_SCRIPT, str(quantization)]
     after, peak = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())

@@ -1,0 +1,201 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""Sampling codes: seconds a position of FAR-Base, plain and optimized, beside its peers and the memory's limit.
+
+    python benchmarks/generation.py --threads 1 2 --batch_sizes 1 8
+
+All run in turns in one process, with random weights and guidance 2.0 (two rows an image). What is timed is a window of
+positions in the middle of the image, where the attended prefix has its mean length.
+
+    generate()      the same model as transformers' generation loop runs it, one code a step, plain `nn.Linear`
+    position loop   what `generate` takes by itself: a position at once, guidance before the output matrices
+    fp32, bf16, int8   the same after `optimize(model)`, `optimize(model, dtype=torch.bfloat16)`, `quantization="int8"`
+    Llama           transformers' Llama with as many bytes to read a step, by its own `generate()`
+    floor           bytes of the weights read a position / measured read bandwidth: no sampler is faster
+"""
+
+import argparse
+import time
+from functools import partial
+
+import torch
+from measure import Timing, machine, read_bandwidth, write_results
+from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessorList, StoppingCriteria
+from transformers.initialization import no_init_weights
+
+from fqgan_hf import FARConfig, FARForImageGeneration, optimize
+
+
+VARIANTS = {
+    "position loop": None,
+    "fp32": {},
+    "bf16": {"dtype": torch.bfloat16},
+    "int8": {"quantization": "int8"},
+    "int8, bf16 between": {"quantization": "int8", "dtype": torch.bfloat16},
+}
+REFERENCE = "generate()"
+
+
+def random_weights(model_class, config, device):
+    """A model with small random weights: default initialization would take longer than the measurement."""
+    with no_init_weights():
+        model = model_class(config).eval()
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.uniform_(-0.02, 0.02)
+    return model.to(device)
+
+
+def weights_read_a_position(config: FARConfig) -> int:
+    """Entries of all matrices, those of the head counted once for each of the K steps that reads them."""
+    head_dims = config.num_attention_heads + 2 * config.num_key_value_heads
+    attention = config.hidden_size * config.head_dim * (head_dims + config.num_attention_heads)
+    layer = attention + 3 * config.hidden_size * config.intermediate_size
+    outputs = config.num_codebooks * config.hidden_size * config.codebook_size
+    aggregation = config.num_codebooks * config.hidden_size**2
+    steps = config.num_codebooks * config.num_head_layers
+    return (config.num_hidden_layers + steps) * layer + outputs + aggregation
+
+
+class Clock:
+    """Reads both clocks at each position; the differences after the first are the cost of one."""
+
+    def __init__(self):
+        self.readings = []
+
+    def __call__(self, *_):
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        self.readings.append((time.perf_counter(), time.process_time()))
+        return False
+
+    def add_to(self, timing: Timing) -> None:
+        positions = len(self.readings) - 1
+        wall, cpu = (last - first for first, last in zip(self.readings[0], self.readings[-1], strict=True))
+        timing.wall.append(wall / positions)
+        timing.cpu.append(cpu / positions)
+
+
+class ClockCriteria(StoppingCriteria):
+    """The clock as the library calls one."""
+
+    def __init__(self, clock: Clock):
+        self.clock = clock
+
+    def __call__(self, input_ids, scores, **kwargs):
+        self.clock()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def run_far(model, batch_size: int, window: range, by_library: bool, clock: Clock) -> None:
+    codebooks, size = model.config.num_codebooks, model.config.codebook_size
+    prefix = torch.randint(size, (batch_size, window.start, codebooks), generator=torch.Generator().manual_seed(0))
+    model.generate(
+        class_labels=[1] * batch_size,
+        guidance_scale=2.0,
+        prefix_codes=prefix,
+        return_dict_in_generate=by_library,
+        callback_on_position=lambda position, codes: clock() or position + 1 == window.stop,
+    )
+
+
+def run_llama(model, batch_size: int, window: range, clock: Clock) -> None:
+    prompt = torch.ones(2 * batch_size, window.start, dtype=torch.long, device=model.device)
+    model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        do_sample=True,
+        top_k=0,
+        min_new_tokens=len(window),
+        max_new_tokens=len(window),
+        stopping_criteria=[ClockCriteria(clock)],
+        logits_processor=LogitsProcessorList(),
+    )
+
+
+def measure(models: dict, batch_size: int, window: range, rounds: int) -> dict[str, Timing]:
+    """Seconds a position, every model in turn, `rounds` times after a first that does not count."""
+    timings = {name: Timing() for name in models}
+    for round_number in range(-1, rounds):
+        for name, run in models.items():
+            clock = Clock()
+            # The first round is short: it only loads code and, on a GPU, compiles.
+            run(batch_size, window if round_number >= 0 else window[:3], clock=clock)
+            if round_number >= 0:
+                clock.add_to(timings[name])
+    return timings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="CPU threads, one run for each.")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8], help="Images at a time.")
+    parser.add_argument("--positions", type=int, default=24, help="Length of the window that is timed.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--no_llama", action="store_true", help="Leave the Llama peer out.")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--results", help="JSON file to write.")
+    args = parser.parse_args()
+
+    config = FARConfig.base()
+    weights = weights_read_a_position(config)
+    start = (config.num_positions - args.positions) // 2
+    window = range(start, start + args.positions)
+
+    plain = random_weights(FARForImageGeneration, config, args.device)
+    models = {REFERENCE: partial(run_far, plain, by_library=True)}
+    for name in args.variants:
+        settings = VARIANTS[name]
+        if args.device != "cpu" and "int8" in name:
+            continue
+        model = plain
+        if settings is not None:
+            model = optimize(random_weights(FARForImageGeneration, config, args.device), **settings)
+        models[name] = partial(run_far, model, by_library=False)
+    if not args.no_llama:
+        llama = LlamaConfig(
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.num_hidden_layers + config.num_codebooks * config.num_head_layers,
+            num_attention_heads=config.num_attention_heads,
+            vocab_size=config.num_codebooks * config.codebook_size,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+        models["Llama"] = partial(run_llama, random_weights(LlamaForCausalLM, llama, args.device))
+
+    runs = []
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        bandwidth = read_bandwidth(threads) if args.device == "cpu" else None
+        for batch_size in args.batch_sizes:
+            timings = measure(models, batch_size, window, args.rounds)
+            run = {"threads": threads, "batch_size": batch_size, "read_bandwidth": bandwidth, "models": {}}
+            title = f"batch {batch_size}, {threads} thread{'s' if threads > 1 else ''}"
+            print(f"\n{title}: a position in ms, and how many times faster than {REFERENCE}")
+            if bandwidth:
+                run["floor_seconds"] = {"fp32": weights * 4 / bandwidth}
+                print(f"{bandwidth / 1e9:.1f} GB/s, {weights / 1e6:.0f} M weights: ", end="")
+                floors = {"fp32": 4, "bf16": 2, "int8": 1}
+                run["floor_seconds"] = {name: weights * width / bandwidth for name, width in floors.items()}
+                print(", ".join(f"floor {name} {s * 1e3:.0f} ms" for name, s in run["floor_seconds"].items()))
+            print(f"{'':20}{'CPU':>8}{'':>8}{'wall':>8}{'':>8}{'x floor':>10}")
+            for name, timing in timings.items():
+                run["models"][name] = timing.summary(timings[REFERENCE])
+                row = f"{name:20}"
+                for clock in ("cpu", "wall"):
+                    ratio = timing.speedup_over(timings[REFERENCE], clock)
+                    row += f"{timing.median(clock) * 1e3:8.1f}{ratio:7.2f}x"
+                if bandwidth:
+                    floor = run["floor_seconds"][next((k for k in ("bf16", "int8") if name.startswith(k)), "fp32")]
+                    run["models"][name]["times_floor"] = timing.median() / floor
+                    row += f"{timing.median() / floor:10.2f}"
+                print(row, flush=True)
+            runs.append(run)
+    if args.results:
+        setting = {"model": "FAR-Base", "guidance_scale": 2.0, "window": [window.start, window.stop]}
+        write_results(args.results, {"machine": machine(), "setting": setting, "rounds": args.rounds, "runs": runs})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,337 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""`fqgan sample`: the same images whatever the batches, processes and interruptions; each format by its own reader."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import datasets
+import diffusers
+import numpy as np
+import pytest
+import torch
+import transformers
+from accelerate import PartialState
+from PIL import Image
+
+from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel
+from fqgan_hf.cli import main
+from fqgan_hf.sample import SamplingRun, deal_shards, sample
+
+
+NAMES = {0: "tench, Tinca tinca", 1: "crane", 2: "golden retriever", 3: "crane"}
+LIBRARIES = (transformers.utils.logging, diffusers.utils.logging)
+
+
+@pytest.fixture(autouse=True)
+def fresh_state():
+    """`main` sets accelerate's shared state up and silences the libraries for the rest of its process."""
+    before = [library.get_verbosity() for library in LIBRARIES]
+    yield
+    PartialState._reset_state()
+    for library, verbosity in zip(LIBRARIES, before, strict=True):
+        library.set_verbosity(verbosity)
+        library.enable_progress_bar()
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """Folder of a tiny pipeline of four classes."""
+    torch.manual_seed(0)
+    tokenizer = FQGANModel(
+        block_out_channels=(16, 16, 16), norm_num_groups=4, latent_channels=8, sample_size=16, layers_per_block=1,
+        num_codebooks=2, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
+    ).eval()  # fmt: skip
+    config = FARConfig(
+        num_codebooks=2, codebook_size=32, num_classes=4, grid_height=4, grid_width=4, hidden_size=32,
+        num_hidden_layers=1, num_attention_heads=2, num_head_layers=1, intermediate_size=32, id2label=NAMES,
+        tokenizer_fingerprint=tokenizer.fingerprint(),
+    )  # fmt: skip
+    generator = FARForImageGeneration(config).eval()
+    for lm_head in generator.lm_heads:  # zero when new: every code equally likely
+        torch.nn.init.normal_(lm_head.weight)
+    folder = tmp_path_factory.mktemp("models") / "pipeline"
+    FARPipeline(tokenizer, generator, FQGANImageProcessor(size=16, multiple_of=4)).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words(pipeline):
+    """The command's words for 22 images in shards of 4, with other options over them."""
+
+    def make(folder, **changes):
+        options = {"model": pipeline, "num": 22, "shard_size": 4, "batch_size": 4, "device": "cpu", **changes}
+        pairs = [(f"--{name}", *(value if isinstance(value, tuple) else (value,))) for name, value in options.items()]
+        return ["sample", "--output_dir", str(folder), *(str(word) for pair in pairs for word in pair)]
+
+    return make
+
+
+def content(folder):
+    """SHA-256 of every file in a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def pixels(folder):
+    """Images of PNG shards, in order."""
+    return [np.asarray(Image.open(path)) for path in sorted(folder.glob("shard-*/*.png"), key=lambda path: path.name)]
+
+
+@pytest.fixture(scope="module")
+def finished(words, tmp_path_factory):
+    """What one process writes at one go; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "samples"
+    assert main(words(folder)) == 0
+    return folder
+
+
+@pytest.fixture
+def reference(finished, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(finished, tmp_path / "reference")
+
+
+def same(images, others):
+    """Which images are equal."""
+    return [np.array_equal(a, b) for a, b in zip(images, others, strict=True)]
+
+
+# ---- The images ----
+
+
+def test_images_do_not_depend_on_the_batch_size(words, reference, tmp_path):
+    expected = pixels(reference)
+    for batch_size in (1, 3):
+        assert main(words(tmp_path / str(batch_size), batch_size=batch_size)) == 0
+        assert same(pixels(tmp_path / str(batch_size)), expected) == [True] * 22
+    assert len({image.tobytes() for image in expected}) > 15  # and differ from one another
+
+
+def test_an_image_follows_from_seed_and_index_alone(words, reference, tmp_path):
+    expected = pixels(reference)[:6]
+    assert main(words(tmp_path / "fewer", num=6)) == 0
+    assert same(pixels(tmp_path / "fewer"), expected) == [True] * 6
+    assert main(words(tmp_path / "other", num=6, seed=1)) == 0
+    assert True not in same(pixels(tmp_path / "other"), expected)
+
+
+def test_no_two_images_share_their_random_numbers(reference):
+    settings = json.loads((reference / "manifest.json").read_text())
+    del settings["shards"]
+    run, neighbour = SamplingRun(**settings), SamplingRun(**{**settings, "seed": 1})
+    draws = [torch.rand(1, generator=r.generator(i)).item() for r in (run, neighbour) for i in range(500)]
+    assert len(set(draws)) == 1000
+
+
+def test_classes_come_in_turn(words, tmp_path):
+    assert main(words(tmp_path / "all", num=24, format="npz")) == 0
+    labels = np.concatenate([np.load(path)["arr_1"] for path in sorted((tmp_path / "all").glob("*.npz"))])
+    assert labels.tolist() == [0, 1, 2, 3] * 6
+    some = ("golden_retriever", 1, 2)
+    assert main(words(tmp_path / "some", num=5, class_labels=some, format="npz", shard_size=5)) == 0
+    assert np.load(tmp_path / "some" / "shard-00000.npz")["arr_1"].tolist() == [2, 1, 2, 2, 1]
+
+
+def test_batches_are_full_whatever_the_shards(pipeline, tmp_path):
+    pipe = FARPipeline.from_pretrained(str(pipeline))
+    run = SamplingRun.describe(
+        pipeline, model="x", num=22, seed=0, guidance_scale=[1.0], temperature=[1.0], top_k=[0], top_p=[1.0],
+        guidance_schedule="constant", greedy=False, dtype="float32", quantization=None, format="npz", shard_size=4,
+    )  # fmt: skip
+    sizes = []
+    pipe.vqmodel.decoder.register_forward_hook(lambda module, arguments, output: sizes.append(len(output)))
+    mine, missing = deal_shards(tmp_path, run, PartialState(cpu=True))
+    sample(pipe, run, tmp_path, mine, missing, batch_size=5, show_progress=False)
+    assert sizes == [5, 5, 5, 5, 5]
+    assert [len(np.load(tmp_path / f"shard-0000{i}.npz")["arr_0"]) for i in range(6)] == [4, 4, 4, 4, 4, 2]
+
+
+def test_greedy_and_half_precision(words, tmp_path):
+    for dtype in ("float32", "bfloat16"):
+        assert main([*words(tmp_path / dtype, num=8, dtype=dtype), "--greedy"]) == 0
+        images = pixels(tmp_path / dtype)
+        assert same(images[:4], images[4:]) == [True] * 4  # no randomness: one image a class
+    assert False in same(images, pixels(tmp_path / "float32"))
+
+
+# ---- Processes and interruptions ----
+
+
+def test_two_processes_write_what_one_writes(words, reference, tmp_path):
+    """Two processes over gloo; `--multi_gpu` is the launcher's word for several, without GPUs too."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["-m", "fqgan_hf.cli", *words(tmp_path / "two")]
+    result = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert result.stdout.count("holds 22 images (seed 0)") == 1
+    assert content(tmp_path / "two") == content(reference)
+
+
+def test_only_what_is_missing_is_dealt(words, reference):
+    settings = json.loads((reference / "manifest.json").read_text())
+    del settings["shards"]
+    for number in (0, 3, 4):
+        shutil.rmtree(reference / f"shard-0000{number}")
+    assert deal_shards(reference, SamplingRun(**settings), PartialState(cpu=True)) == ([0, 3, 4], [0, 3, 4])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_killed_and_started_again_equals_uninterrupted(words, tmp_path):
+    options = {"num": 150, "format": "parquet"}
+    command = [sys.executable, "-m", "fqgan_hf.cli", *words(tmp_path / "killed", **options)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while len(list((tmp_path / "killed").glob("*.parquet"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    there = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("*.parquet")}
+    assert 3 <= len(there) < 38
+    (tmp_path / "killed" / "shard-00037.parquet.tmp").write_text("half of it")
+
+    assert main(words(tmp_path / "killed", **options)) == 0
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+    assert main(words(tmp_path / "whole", **options)) == 0
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+def test_what_is_missing_is_made_and_the_rest_counts_as_done(words, reference, capsys):
+    before = content(reference)
+    assert main(words(reference)) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{reference} holds 22 images (seed 0)\n"
+    assert captured.err == ""  # nothing to do, no bar
+    assert content(reference) == before
+    (reference / "manifest.json").rename(reference / "settings.json")  # stopped just before the end
+    assert main(words(reference)) == 0
+    assert content(reference) == before
+    for number in (1, 2):
+        shutil.rmtree(reference / f"shard-0000{number}")
+    assert main(words(reference)) == 0
+    assert content(reference) == before
+    shown = capsys.readouterr().err
+    assert "14/22 [" in shown
+    assert "22/22 [" in shown
+    assert "image/s" in shown
+
+
+# ---- The formats, by the programs that read them ----
+
+
+def test_png_is_an_image_folder(words, reference, tmp_path):
+    rows = datasets.load_dataset("imagefolder", data_dir=str(reference), split="train", cache_dir=str(tmp_path / "c"))
+    rows = rows.sort("index")  # `datasets` takes the folders as the file system gives them
+    assert list(rows["label"]) == [i % 4 for i in range(22)]
+    assert list(rows["class_name"])[:3] == ["tench, Tinca tinca", "crane", "golden retriever"]
+    assert same([np.asarray(image) for image in rows["image"]], pixels(reference)) == [True] * 22
+    manifest = json.loads((reference / "manifest.json").read_text())
+    assert [shard["rows"] for shard in manifest["shards"]] == [4, 4, 4, 4, 4, 2]
+    command = "sha256sum * | sha256sum"
+    listing = subprocess.run(command, shell=True, cwd=reference / "shard-00005", capture_output=True, text=True).stdout
+    assert listing.split()[0] == manifest["shards"][5]["sha256"]
+
+
+@pytest.mark.parametrize("format_", ["npz", "parquet"])
+def test_other_formats_hold_the_same_images(format_, words, reference, tmp_path):
+    folder = tmp_path / format_
+    assert main(words(folder, format=format_)) == 0
+    if format_ == "npz":
+        shards = [np.load(path) for path in sorted(folder.glob("*.npz"))]
+        images = np.concatenate([shard["arr_0"] for shard in shards])
+        labels = np.concatenate([shard["arr_1"] for shard in shards]).tolist()
+        assert images.dtype == np.uint8
+        assert images.shape == (22, 16, 16, 3)
+    else:
+        rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+        rows = rows.sort("index")
+        images, labels = [np.asarray(image) for image in rows["image"]], list(rows["label"])
+        assert rows.features["label"].names == ["tench, Tinca tinca", "crane (1)", "golden retriever", "crane (3)"]
+    assert labels == [i % 4 for i in range(22)]
+    assert same(images, pixels(reference)) == [True] * 22
+    for shard in json.loads((folder / "manifest.json").read_text())["shards"]:
+        assert hashlib.sha256((folder / shard["file"]).read_bytes()).hexdigest() == shard["sha256"]
+
+
+# ---- What is refused ----
+
+
+@pytest.fixture
+def fails(capsys):
+    """Runs the command and gives its one line on stderr; the exit status must be the expected one."""
+
+    def run(argv, status=1):
+        try:
+            code = main(argv)
+        except SystemExit as exit_:
+            code = exit_.code
+        captured = capsys.readouterr()
+        assert code == status, captured.err
+        assert captured.err.count("\n") == 1, captured.err
+        assert captured.out == ""
+        return captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "was"),
+    [
+        ("num", 23, "num was 22 and is now 23"),
+        ("seed", 3, "seed was 0 and is now 3"),
+        ("class_labels", (1, 2), "class_labels was [0, 1, 2, 3] and is now [1, 2]"),
+        ("guidance_scale", (2, 1.5), "guidance_scale was [2.0] and is now [2.0, 1.5]"),
+        ("dtype", "float16", "dtype was 'float32' and is now 'float16'"),
+        ("format", "npz", "format was 'png' and is now 'npz'"),
+        ("shard_size", 8, "shard_size was 4 and is now 8"),
+    ],
+)
+def test_other_settings_in_the_same_folder_are_refused(name, value, was, words, finished, fails):
+    before = content(finished)
+    line = fails(words(finished, **{name: value}))
+    assert line.strip().endswith(f"holds images of other settings, choose another folder: {was}")
+    assert content(finished) == before
+
+
+def test_other_weights_are_refused_and_another_name_is_not(words, reference, pipeline, tmp_path, fails, capsys):
+    shutil.rmtree(reference / "shard-00003")
+    assert main(words(reference, batch_size=3, model=f"{pipeline}/")) == 0
+    capsys.readouterr()
+    shutil.rmtree(reference / "shard-00003")
+    pipe = FARPipeline.from_pretrained(str(pipeline))
+    pipe.transformer.norm.weight.data.mul_(1.5)
+    pipe.save_pretrained(str(tmp_path / "further"))
+    assert "weights_sha256 was" in fails(words(reference, model=tmp_path / "further"))
+    (reference / "manifest.json").unlink()
+    assert "holds shards but no settings.json" in fails(words(reference))
+
+
+def test_errors_come_before_the_model_is_loaded(words, pipeline, tmp_path, fails):
+    empty = shutil.copytree(pipeline, tmp_path / "model", ignore=shutil.ignore_patterns("transformer/*.safetensors"))
+    (empty / "transformer" / "model.safetensors").write_bytes(b"no weights")
+    out = tmp_path / "out"
+    assert "class_labels must be in [0, 3], got 4" in fails(words(out, model=empty, class_labels=4))
+    assert "did you mean 'crane'" in fails(words(out, model=empty, class_labels="crame"))
+    assert "seed must be at least 0, got -1" in fails(words(out, model=empty, seed=-1))
+    assert "must be at least 1, got 0" in fails(words(out, num=0), status=2)
+    assert "must be at least 1, got 0" in fails(words(out, batch_size=0), status=2)
+    assert "must be at least 1, got 0" in fails(words(out, shard_size=0), status=2)
+    assert "--format" in fails(words(out, format="jpg"), status=2)
+    assert "must be a FARPipeline" in fails(words(out, model=pipeline / "vqmodel"))
+    assert "there is no folder" in fails(words(out, model=tmp_path / "absent"))
+    assert not out.exists()
+    out.touch()
+    assert "output_dir must be a folder" in fails(words(out, model=empty))
+
+
+def test_settings_that_made_no_image_bind_nobody(words, tmp_path, capsys):
+    assert main(words(tmp_path / "out", temperature=0)) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("fqgan sample: error: temperature must be")
+    assert main(words(tmp_path / "out", num=4)) == 0
+    assert len(pixels(tmp_path / "out")) == 4
