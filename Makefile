@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= outputs/demo
+BENCH_OUT ?= outputs/bench
 ARGS   ?=
 
 .DEFAULT_GOAL := help
@@ -33,8 +34,10 @@ style: $(VENV)/.dev  ## format, and fix what can be fixed
 space: $(VENV)/.space  ## the Gradio Space on this machine
 	$(BIN)/python spaces_demo/app.py $(ARGS)
 
-bench: $(VENV)/.dev  ## measurements: what importing costs
-	$(BIN)/python benchmarks/import_time.py $(ARGS)
+bench: $(VENV)/.bench  ## measurements beside peers and the machine's limits (a quarter of an hour), to outputs/bench
+	$(BIN)/python benchmarks/generation.py --output_dir $(BENCH_OUT)
+	$(BIN)/python benchmarks/tokenizer.py --output_dir $(BENCH_OUT)
+	$(BIN)/python benchmarks/import_time.py --json $(BENCH_OUT)/import_time.json
 
 wheel: $(VENV)/.dev  ## build dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build
@@ -43,7 +46,7 @@ clean:  ## remove .venv and what builds leave behind (outputs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
 
 # One stamp per extra. They only grow .venv, so it may be made by any target first and completed by another later.
-$(VENV)/.train $(VENV)/.space $(VENV)/.dev: $(VENV)/.%: setup.py pyproject.toml
+$(VENV)/.train $(VENV)/.space $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "Python >= 3.10 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1): try make PYTHON=python3.12" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)

@@ -64,6 +64,8 @@ TOOLS = [
 ]
 EXTRAS["dev"] = sorted({*TOOLS, *(requirement for extra in EXTRAS.values() for requirement in extra)})
 
+EXTRAS["bench"] = [*EXTRAS["train"], "vector-quantize-pytorch>=1.32"]  # a peer, for benchmarks/ only
+
 PACKAGE_DIRS = {
     "fqgan_hf": "fqgan_hf",
     "fqgan_hf.modeling": "modeling",

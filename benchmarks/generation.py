@@ -1,7 +1,7 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Sampling codes: seconds a position of FAR-Base, plain and optimized, beside its peers and the memory's limit.
 
-    python benchmarks/generation.py --threads 1 2 --batch_sizes 1 8
+    python benchmarks/generation.py --threads 1 2 --batch_sizes 1 8 --output_dir docs/results
 
 All run in turns in one process, with random weights and guidance 2.0 (two rows an image). What is timed is a window of
 positions in the middle of the image, where the attended prefix has its mean length.
@@ -16,9 +16,10 @@ positions in the middle of the image, where the attended prefix has its mean len
 import argparse
 import time
 from functools import partial
+from pathlib import Path
 
 import torch
-from measure import Timing, machine, read_bandwidth, write_results
+from measure import Timing, bar_chart, machine, read_bandwidth, write_results
 from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessorList, StoppingCriteria
 from transformers.initialization import no_init_weights
 
@@ -33,6 +34,7 @@ VARIANTS = {
     "int8, bf16 between": {"quantization": "int8", "dtype": torch.bfloat16},
 }
 REFERENCE = "generate()"
+BYTES = {"fp32": 4, "bf16": 2, "int8": 1}  # of a weight
 
 
 def random_weights(model_class, config, device):
@@ -134,7 +136,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--no_llama", action="store_true", help="Leave the Llama peer out.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--results", help="JSON file to write.")
+    parser.add_argument("--output_dir", type=Path, metavar="DIR", help="where generation_speed.json and .png go")
     args = parser.parse_args()
 
     config = FARConfig.base()
@@ -174,11 +176,10 @@ def main() -> None:
             title = f"batch {batch_size}, {threads} thread{'s' if threads > 1 else ''}"
             print(f"\n{title}: a position in ms, and how many times faster than {REFERENCE}")
             if bandwidth:
-                run["floor_seconds"] = {"fp32": weights * 4 / bandwidth}
-                print(f"{bandwidth / 1e9:.1f} GB/s, {weights / 1e6:.0f} M weights: ", end="")
-                floors = {"fp32": 4, "bf16": 2, "int8": 1}
-                run["floor_seconds"] = {name: weights * width / bandwidth for name, width in floors.items()}
-                print(", ".join(f"floor {name} {s * 1e3:.0f} ms" for name, s in run["floor_seconds"].items()))
+                floors = {name: weights * width / bandwidth for name, width in BYTES.items()}
+                run["floor_seconds"] = floors
+                print(f"{bandwidth / 1e9:.1f} GB/s, {weights / 1e6:.0f} M weights a position: ", end="")
+                print(", ".join(f"floor {name} {seconds * 1e3:.0f} ms" for name, seconds in floors.items()))
             print(f"{'':20}{'CPU':>8}{'':>8}{'wall':>8}{'':>8}{'x floor':>10}")
             for name, timing in timings.items():
                 run["models"][name] = timing.summary(timings[REFERENCE])
@@ -187,14 +188,30 @@ def main() -> None:
                     ratio = timing.speedup_over(timings[REFERENCE], clock)
                     row += f"{timing.median(clock) * 1e3:8.1f}{ratio:7.2f}x"
                 if bandwidth:
-                    floor = run["floor_seconds"][next((k for k in ("bf16", "int8") if name.startswith(k)), "fp32")]
+                    floor = floors[next((kind for kind in BYTES if name.startswith(kind)), "fp32")]
                     run["models"][name]["times_floor"] = timing.median() / floor
                     row += f"{timing.median() / floor:10.2f}"
                 print(row, flush=True)
             runs.append(run)
-    if args.results:
+    if args.output_dir:
         setting = {"model": "FAR-Base", "guidance_scale": 2.0, "window": [window.start, window.stop]}
-        write_results(args.results, {"machine": machine(), "setting": setting, "rounds": args.rounds, "runs": runs})
+        report = {"machine": machine(), "setting": setting, "rounds": args.rounds, "runs": runs}
+        write_results(args.output_dir / "generation_speed.json", report)
+        draw(args.output_dir / "generation_speed.png", runs)
+
+
+def draw(path: Path, runs: list[dict]) -> None:
+    """Milliseconds a position, a panel for each number of threads and images."""
+    panels, limits = {}, {}
+    for run in runs:
+        panel = f"batch {run['batch_size']}, threads {run['threads']}"
+        panels[panel] = {name: 1e3 * found["wall_seconds"] for name, found in run["models"].items()}
+        limits[panel] = {
+            name: 1e3 * found["wall_seconds"] / found["times_floor"]
+            for name, found in run["models"].items()
+            if "times_floor" in found
+        }
+    bar_chart(path, panels, "FAR-Base, guidance 2.0: one position (red: reading its weights)", "ms, wall", limits)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def peak_extra_memory(setup: str, statement: str, threads: int = 1) -> int | Non
     Bytes by which a statement's peak exceeds what the process held before it, measured in a fresh process.
 
     Args:
-        setup (`str`): Python code that imports and builds.
+        setup (`str`): Python code that imports and builds; it may import the benchmarks.
         statement (`str`): Python code to measure.
         threads (`int`): OpenMP threads of the process.
 
@@ -164,7 +164,8 @@ def peak_extra_memory(setup: str, statement: str, threads: int = 1) -> int | Non
     if not Path("/proc/self/clear_refs").exists():
         return None
     command = [sys.executable, "-c", PEAK_MEMORY.format(setup=setup, statement=statement)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return int(done.stdout.split()[-1])
 
@@ -174,3 +175,31 @@ def write_results(path: str | Path, results: dict[str, Any]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, results)
+
+
+def bar_chart(path: str | Path, panels: dict[str, dict[str, float]], title: str, unit: str, limits=None) -> None:
+    """
+    Draw named bars, a panel beside another, and write a PNG.
+
+    Args:
+        path (`str` or `Path`): Of the picture.
+        panels (`dict[str, dict[str, float]]`): Panel title -> bar name -> length.
+        title, unit (`str`): Of the whole, and of the bars.
+        limits (`dict[str, dict[str, float]]`, *optional*): Panel title -> bar name -> where its limit is marked.
+    """
+    from matplotlib.figure import Figure
+
+    bars = max(len(panel) for panel in panels.values())
+    figure = Figure(figsize=(3.2 * len(panels) + 1, 0.32 * bars + 1.4), layout="constrained")
+    figure.suptitle(title)
+    for i, (name, panel) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), i + 1, title=name, xlabel=unit)
+        drawn = axes.barh(list(panel), list(panel.values()), color="#4477aa")
+        axes.bar_label(drawn, fmt="%.3g", padding=2, fontsize="small")
+        axes.invert_yaxis()
+        axes.margins(x=0.2)
+        if i:
+            axes.set_yticklabels([])
+        marks = (limits or {}).get(name, {})
+        axes.plot(list(marks.values()), list(marks), "|", color="#ee6677", markersize=16, markeredgewidth=2)
+    figure.savefig(path, format="png", dpi=110)

@@ -9,6 +9,7 @@ A seed gives every variant the same random numbers, so differences are taken see
 
 import argparse
 import statistics
+from pathlib import Path
 
 import torch
 from measure import machine, write_results
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--num_images", type=int, default=2000, help="Held-out and generated images.")
     parser.add_argument("--guidance_scale", type=float, default=1.75)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--results", help="JSON file to write.")
+    parser.add_argument("--output_dir", type=Path, metavar="DIR", help="where precision_quality.json goes")
     args = parser.parse_args()
 
     plain = load_pipeline(args.tokenizer, args.generator)
@@ -88,9 +89,11 @@ def main() -> None:
         ]
         equal = f"{100 * figures[name]['first_codes_equal']:.1f} %"
         print(f"{name:22}{columns[0]:>24}{columns[1]:>18}{columns[2]:>22}{columns[3]:>16}{equal:>14}", flush=True)
-    if args.results:
+    if args.output_dir:
         setting = {key: getattr(args, key) for key in ("num_images", "guidance_scale", "seeds", "split")}
-        write_results(args.results, {"machine": machine(), "setting": setting, "variants": figures})
+        write_results(
+            args.output_dir / "precision_quality.json", {"machine": machine(), "setting": setting, "variants": figures}
+        )
 
 
 def spread(values: list[float], digits: int) -> str:
