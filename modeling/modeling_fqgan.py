@@ -17,12 +17,20 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, Encoder
 from diffusers.models.autoencoders.vq_model import VQModel
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from .checkpoint_checks import require_complete
 from .quantizer_fqgan import FactorizedQuantizer, FQGANLosses
+
+
+# Pixels of the images that one slice holds under `enable_slicing`: four of 256 x 256, one from 512 x 512 on.
+SLICE_PIXELS = 512 * 512
+# Low-resolution positions in a batch from which the upsampling kernel is worth its making.
+MIN_TRANSPOSED_POSITIONS = 1024
 
 
 @dataclass
@@ -67,6 +75,53 @@ class FQGANOutput(BaseOutput):
     codes: torch.LongTensor | None = None
     losses: FQGANLosses | None = None
     feature_predictions: tuple[torch.Tensor | None, ...] | None = None
+
+
+class InPlaceResnetBlock2D(ResnetBlock2D):
+    """diffusers' residual block; without gradients it keeps no intermediate results and skips a division by one."""
+
+    def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor | None = None) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            return super().forward(input_tensor, temb)
+        hidden_states = self.conv1(F.silu(self.norm1(input_tensor), inplace=True))
+        hidden_states = self.conv2(F.silu(self.norm2(hidden_states), inplace=True))
+        if self.conv_shortcut is not None:
+            input_tensor = self.conv_shortcut(input_tensor)
+        return hidden_states.add_(input_tensor)
+
+
+class TransposedUpsample2D(Upsample2D):
+    """diffusers' nearest upsampling and 3x3 convolution; on a CPU without gradients one transposed convolution.
+
+    An output pixel's nine taps fall on four input pixels. Adding up the weights that meet leaves a 4x4 kernel of
+    stride 2: 4/9 of the multiplications, no upsampled map, and the same values up to rounding.
+    """
+
+    def forward(self, hidden_states: torch.Tensor, output_size=None) -> torch.Tensor:
+        weight = self.conv.weight
+        batch, _, height, width = hidden_states.shape
+        if (
+            torch.is_grad_enabled()
+            or hidden_states.device.type != "cpu"
+            or hidden_states.dtype != weight.dtype  # autocast, layerwise casting: the convolution's own business
+            or batch * height * width < MIN_TRANSPOSED_POSITIONS
+        ):
+            return super().forward(hidden_states, output_size)
+        # Kernel axes first, so that the sums run over contiguous channels; in fp32, to round once.
+        kernel = weight.permute(2, 3, 1, 0).flip(0, 1).float()
+        kernel = F.pad(kernel, (0, 0, 0, 0, 1, 1, 1, 1))
+        kernel = kernel[1:] + kernel[:-1]
+        kernel = (kernel[:, 1:] + kernel[:, :-1]).permute(2, 3, 0, 1).to(weight.dtype)
+        return F.conv_transpose2d(hidden_states, kernel, self.conv.bias, stride=2, padding=1)
+
+
+def _adopt_inference_forwards(module: nn.Module) -> None:
+    """Give the library's blocks in `module` the classes above: same weights, names and training, faster inference."""
+    for block in module.modules():
+        if type(block) is ResnetBlock2D and isinstance(block.nonlinearity, nn.SiLU):
+            block.__class__ = InPlaceResnetBlock2D
+        elif type(block) is Upsample2D:
+            block.__class__ = TransposedUpsample2D
 
 
 class TokenTransformer(nn.Module):
@@ -183,7 +238,7 @@ class FQGANModel(VQModel):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["BasicTransformerBlock", "ResnetBlock2D"]
+    _no_split_modules = ["BasicTransformerBlock", "ResnetBlock2D", "InPlaceResnetBlock2D"]
     _skip_layerwise_casting_patterns = ["quantizer", "norm", "position_embedding"]
 
     @register_to_config
@@ -253,6 +308,7 @@ class FQGANModel(VQModel):
             norm_num_groups=norm_num_groups,
             act_fn=act_fn,
         )
+        _adopt_inference_forwards(self)
         self.use_slicing = False
 
     @property
@@ -299,8 +355,9 @@ class FQGANModel(VQModel):
             ValueError: If the shape or dtype does not fit, or a side is not divisible by the downsampling factor.
         """
         self._check_pixels(pixel_values)
-        if self.use_slicing and len(pixel_values) > 1 and not return_losses:
-            slices = [self._encode(image, False) for image in pixel_values.split(1)]
+        if self.use_slicing and not return_losses:
+            images = _images_per_slice(*pixel_values.shape[-2:])
+            slices = [self._encode(part, False) for part in pixel_values.split(images)]
             output = FQGANEncoderOutput(
                 latents=torch.cat([s.latents for s in slices]), codes=torch.cat([s.codes for s in slices])
             )
@@ -348,8 +405,10 @@ class FQGANModel(VQModel):
         if not force_not_quantize:
             split = h.unflatten(1, (self.config.num_codebooks, self.config.codebook_dim))
             h = self.quantizer(split)[0].flatten(1, 2)
-        if self.use_slicing and len(h) > 1:
-            sample = torch.cat([self.decoder(self.post_quant_conv(item)) for item in h.split(1)])
+        if self.use_slicing:
+            height, width = (side * self.downsample_factor for side in h.shape[-2:])
+            parts = h.split(_images_per_slice(height, width))
+            sample = torch.cat([self.decoder(self.post_quant_conv(part)) for part in parts])
         else:
             sample = self.decoder(self.post_quant_conv(h))
         return DecoderOutput(sample=sample) if return_dict else (sample,)
@@ -442,6 +501,10 @@ class FQGANModel(VQModel):
             )
         self.grid_size(*pixel_values.shape[-2:])
 
+    def enable_slicing(self):
+        """Encode and decode a few images at a time (`SLICE_PIXELS` pixels): bounded memory for any batch."""
+        self.use_slicing = True
+
     def enable_tiling(self):
         raise NotImplementedError(
             "FQGANModel does not tile: attention and adapters see the whole image, so tiles would change the codes. "
@@ -455,6 +518,10 @@ class FQGANModel(VQModel):
         model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
         require_complete(model, info, str(pretrained_model_name_or_path))
         return (model, info) if with_info else model
+
+
+def _images_per_slice(height: int, width: int) -> int:
+    return max(1, SLICE_PIXELS // (height * width))
 
 
 def _validate_config(

@@ -4,9 +4,12 @@ import json
 
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from safetensors.torch import load_file, save_file
 
-from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.modeling import modeling_fqgan
+from fqgan_hf.modeling.modeling_fqgan import FQGANModel, InPlaceResnetBlock2D, TransposedUpsample2D
 
 
 def tiny(num_codebooks=2, levels=3, **kwargs) -> FQGANModel:
@@ -120,17 +123,96 @@ def test_gradient_checkpointing_changes_nothing():
         assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_slicing_gives_the_same_images():
+def test_slicing_gives_the_same_images_a_few_at_a_time(monkeypatch):
     model = tiny()
-    pixels = torch.rand(3, 3, 16, 16)
+    pixels = torch.rand(5, 3, 16, 16)
     plain = model(pixels)
+    monkeypatch.setattr(modeling_fqgan, "SLICE_PIXELS", 2 * 16 * 16 + 1)
+    sizes = []
+    for part in (model.encoder, model.decoder):
+        part.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
     model.enable_slicing()
     sliced = model(pixels)
+    assert sizes == [2, 2, 1] * 2
     assert torch.equal(plain.codes, sliced.codes)
     assert torch.allclose(plain.sample, sliced.sample, atol=1e-5)
+    monkeypatch.setattr(modeling_fqgan, "SLICE_PIXELS", 1)
+    assert torch.equal(plain.codes, model.encode(pixels).codes)  # never fewer than one image
     model.disable_slicing()
     with pytest.raises(NotImplementedError, match="enable_slicing"):
         model.enable_tiling()
+
+
+@pytest.fixture
+def transposed_upsampling(monkeypatch):
+    monkeypatch.setattr(modeling_fqgan, "MIN_TRANSPOSED_POSITIONS", 1)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_upsampling_by_a_transposed_convolution(layout, dtype, atol, transposed_upsampling):
+    block = Upsample2D(16, use_conv=True, out_channels=24).to(dtype, memory_format=layout).requires_grad_(False)
+    hidden_states = torch.randn(2, 16, 5, 7, dtype=dtype).to(memory_format=layout)
+    expected = block(hidden_states)
+    block.__class__ = TransposedUpsample2D
+    assert torch.equal(block(hidden_states), expected)  # with gradients enabled, the library's own
+    with torch.no_grad():
+        faster = block(hidden_states)
+    assert faster.shape == (2, 24, 10, 14)
+    assert faster.is_contiguous(memory_format=layout)
+    assert torch.allclose(faster, expected, atol=atol)
+    assert not torch.equal(faster, expected)  # another order of summation: the transposed convolution ran
+
+
+@pytest.mark.parametrize("out_channels", [16, 32])
+def test_residual_block_without_gradients_is_the_librarys_own(out_channels):
+    block = ResnetBlock2D(in_channels=16, out_channels=out_channels, groups=8, temb_channels=None)
+    hidden_states = torch.randn(2, 16, 5, 7)
+    before = hidden_states.clone()
+    expected = block(hidden_states, None)
+    block.__class__ = InPlaceResnetBlock2D
+    with torch.no_grad():
+        assert torch.equal(block(hidden_states), expected)
+    assert torch.equal(hidden_states, before)
+    assert torch.equal(block(hidden_states, None), expected)  # with gradients enabled
+
+
+def test_other_activations_keep_the_librarys_residual_block():
+    def classes(model):
+        return {type(module) for module in model.modules() if isinstance(module, ResnetBlock2D)}
+
+    assert classes(tiny()) == {InPlaceResnetBlock2D}
+    assert classes(tiny(act_fn="gelu")) == {ResnetBlock2D}
+
+
+@torch.no_grad()
+def test_channels_last_changes_nothing(transposed_upsampling):
+    model = tiny(3)
+    pixels = torch.rand(2, 3, 24, 32) * 2 - 1
+    expected = model(pixels)
+    model.to(memory_format=torch.channels_last)
+    layouts = []
+    for block in (model.encoder.down_blocks[-1], model.encoder.mid_block, model.branches[0].conv_out):
+        block.register_forward_hook(
+            lambda module, inputs, output: layouts.append(output.is_contiguous(memory_format=torch.channels_last))
+        )
+    for given in (pixels, pixels.to(memory_format=torch.channels_last)):
+        output = model(given)
+        assert torch.equal(output.codes, expected.codes)
+        assert torch.allclose(output.sample, expected.sample, atol=1e-4)
+        assert torch.allclose(model.decode_codes(output.codes).sample, expected.sample, atol=1e-4)
+    assert layouts == [True] * 6  # converted once, by the first convolution
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_channels_last_stays_near_fp32(dtype, transposed_upsampling):
+    model = tiny()
+    codes = torch.randint(0, 32, (2, 2, 4, 4))
+    expected = model.decode_codes(codes).sample
+    model.to(dtype).to(memory_format=torch.channels_last)
+    assert (model.decode_codes(codes).sample.float() - expected).abs().mean() < 0.02
+    assert model.encode(torch.rand(2, 3, 16, 16, dtype=dtype)).codes.shape == (2, 2, 4, 4)
 
 
 def test_feature_heads_are_not_run_without_losses():

@@ -33,8 +33,32 @@ def test_chunked_lookup_gives_the_same_codes(monkeypatch):
     quantizer = FactorizedQuantizer(2, 64, 8)
     latents = torch.randn(3, 2, 8, 7, 5)
     whole = quantizer(latents)[2]
-    monkeypatch.setattr(quantizer_fqgan, "LOOKUP_CHUNK_ELEMENTS", 64 * 4)
+    monkeypatch.setattr(quantizer_fqgan, "LOOKUP_CHUNK_ELEMENTS_CPU", 64 * 4)
     assert torch.equal(quantizer(latents)[2], whole)
+
+
+@pytest.mark.parametrize("size", [64, 128, 1024, 1000])
+def test_search_in_blocks_is_argmax_with_the_first_of_equal_values(size):
+    ties = torch.randint(0, 5, (50, size)).float()
+    ties[0, 17] = torch.inf
+    ties[1, 23] = torch.nan
+    ties[2] = -torch.inf
+    assert torch.equal(quantizer_fqgan._argmax_of_rows(ties), ties.argmax(-1))
+
+
+@pytest.mark.parametrize("codebook_size", [1000, 1024])
+def test_lookup_follows_neither_layout_nor_changes_of_the_codebook(codebook_size):
+    quantizer = FactorizedQuantizer(2, codebook_size, 8)
+    latents = torch.randn(3, 2, 8, 7, 5)
+    codes = quantizer(latents)[2]
+    assert torch.equal(codes, brute_force_codes(quantizer, latents))
+    other_layout = latents.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    assert torch.equal(quantizer(other_layout)[2], codes)
+    with torch.no_grad():  # as an optimizer does it
+        quantizer.embedding.add_(torch.randn_like(quantizer.embedding))
+    assert torch.equal(quantizer(latents)[2], brute_force_codes(quantizer, latents))
+    quantizer.load_state_dict(FactorizedQuantizer(2, codebook_size, 8).state_dict())
+    assert torch.equal(quantizer(latents)[2], brute_force_codes(quantizer, latents))
 
 
 def test_lookup_stays_in_fp32_under_autocast_and_in_bf16():
