@@ -16,6 +16,7 @@ table is rewritten from all results that are there, so that arms and seeds can b
 Source: arXiv 2411.16681, Tables 3 and 4.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from typing import Any
 import torch
 
 from fqgan_hf.demo import cpu_threads
+from fqgan_hf.files import MANIFEST, write_json
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.training.ablation_report import Context, report_table3, report_table4
 from fqgan_hf.training.arguments import (
@@ -43,7 +45,6 @@ from fqgan_hf.training.arguments import (
     option,
     parse_arguments,
 )
-from fqgan_hf.training.checkpointing import MANIFEST, write_json
 from fqgan_hf.training.data import load_images
 from fqgan_hf.training.evaluation import (
     FeatureNetwork,
@@ -463,6 +464,19 @@ def table4(args: Table4Arguments, scripts: Scripts, command: str) -> list[str]:
     return lines
 
 
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Within this SIGTERM is as Ctrl-C: the trainings end with the ablation."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
+
+
 TABLES = {"table3": (Table3Arguments, table3), "table4": (Table4Arguments, table4)}
 
 
@@ -475,9 +489,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"the first word must be one of {', '.join(TABLES)}, got {argv[0] if argv else 'nothing'!r}")
     arguments_class, make = TABLES[argv[0]]
     args = parse_arguments(arguments_class, argv[1:])
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # as Ctrl-C: the trainings end with it
-    with cpu_threads(args.num_threads):
+    with cpu_threads(args.num_threads), terminable():
         lines = make(args, Scripts(args.num_threads), shown_command(argv))
     print("\n".join(lines))
 

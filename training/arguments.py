@@ -32,7 +32,7 @@ def option(default: Any, description: str) -> Any:
 class ImageDataArguments:
     """Where images come from; shared by tokenizer training and code extraction."""
 
-    train_data_dir: str | None = option(None, "Folder of images (one subfolder per class) or of parquet files.")
+    train_data_dir: str | None = option(None, "Folder of images (a subfolder a class), parquet or webdataset files.")
     dataset_name: str | None = option(None, "Dataset on the Hub, or a local folder with splits, instead of a folder.")
     dataset_config_name: str | None = option(None, "Configuration of --dataset_name, where it has several.")
     split: str = option("train", "Split of --dataset_name to read.")
@@ -104,6 +104,11 @@ class TrainingArguments:
     compile: bool = option(False, "Compile the model by torch.compile: minutes at the start, faster steps after.")
 
     logging_steps: int = option(50, "Write metrics.jsonl and trackers every so many steps.")
+    peak_flops: float | None = option(
+        None,
+        "Floating-point operations a second that one device can do at this precision (989e12 for an H100 or H200 in "
+        "bf16, 312e12 for an A100): the log then says which share of them training uses, as `mfu`.",
+    )
     report_to: Literal["tensorboard", "wandb", "trackio", "all"] | None = option(
         None, "Tracker, besides metrics.jsonl."
     )
@@ -143,9 +148,10 @@ class TrainingArguments:
         if self.streaming_samples is not None and not self.streaming:
             raise ValueError("streaming_samples needs --streaming")
         check_at_least(self, 0, "seed", "lr_warmup_steps", "adam_weight_decay", "max_nonfinite_steps")
-        for name in ("learning_rate", "adam_epsilon", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "peak_flops"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be greater than 0, got {value}")
         for name in ("adam_beta1", "adam_beta2", "ema_decay", "validation_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")

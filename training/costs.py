@@ -1,6 +1,8 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """What a tokenizer training is and what it costs, as a block of text at its start: counted, not measured."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -46,43 +48,57 @@ def readable(number: float, unit: str = "") -> str:
     return f"{number:.3g} {prefixes[0]}{unit}".rstrip()
 
 
+def flops_per_image(
+    model: FQGANModel,
+    resolution: int,
+    discriminator: nn.Module | None = None,
+    perceptual: nn.Module | None = None,
+    teachers: Sequence[nn.Module | None] = (),
+) -> tuple[float, float]:
+    """
+    Floating-point operations of training on one image, before and after the discriminator has joined.
+
+    A training step is taken as three forward passes (one forward, two backward) of what learns; of frozen networks as
+    what their gradients need. Optimizers, operations other than matrix products and convolutions, and what
+    --gradient_checkpointing computes a second time are left out.
+    """
+    image = torch.empty(1, 3, resolution, resolution)
+    before = 3 * forward_flops(model, image, return_losses=True)
+    if perceptual is not None:
+        # The distance is two passes, and the gradient to the reconstruction is about as much as one of them.
+        before += 1.5 * forward_flops(perceptual, image, image)
+    before += sum(forward_flops(teacher, image) for teacher in teachers if teacher is not None)
+    if discriminator is None:
+        return before, before
+    # A pass and its input gradient for the tokenizer; two passes with all gradients for the discriminator.
+    return before, before + 8 * forward_flops(discriminator, image)
+
+
 def describe_run(
     args,
     plan: TrainingPlan,
     model: FQGANModel,
     resolution: int,
+    flops: tuple[float, float],
     discriminator: nn.Module | None = None,
     perceptual: nn.Module | None = None,
-    teachers: list[nn.Module | None] = (),
+    teachers: Sequence[nn.Module | None] = (),
 ) -> str:
     """
-    Purpose, size, length and cost of a run, before any network is moved or wrapped.
-
-    A training step is taken as three forward passes (one forward, two backward) of what learns; of frozen networks as
-    what their gradients need. Optimizers and operations other than matrix products and convolutions are left out.
+    Purpose, size, length and cost of a run, before any network is moved or wrapped; `flops` by `flops_per_image`.
     """
     config = model.config
     height, width = model.grid_size(resolution, resolution)
-    image = torch.empty(1, 3, resolution, resolution)
     teachers = [teacher for teacher in teachers if teacher is not None]
     heads = count_parameters(model.feature_heads)
     trained = {"tokenizer": count_parameters(model) - heads, "feature heads": heads}
     trained["discriminator"] = count_parameters(discriminator)
     frozen = {"perceptual": count_parameters(perceptual), "teachers": sum(map(count_parameters, teachers))}
 
-    passes = 4 if args.gradient_checkpointing else 3  # which runs the forward pass twice
-    flops = passes * forward_flops(model, image, return_losses=True)
-    if perceptual is not None:
-        # The distance is two passes, and the gradient to the reconstruction is about as much as one of them.
-        flops += 1.5 * forward_flops(perceptual, image, image)
-    flops += sum(forward_flops(teacher, image) for teacher in teachers)
-    before = flops
-    if discriminator is not None:
-        # A pass and its input gradient for the tokenizer; two passes with all gradients for the discriminator.
-        flops += 8 * forward_flops(discriminator, image)
+    before, after = flops
     images = plan.max_train_steps * plan.samples_per_step
     with_game = max(0, plan.max_train_steps - args.disc_start) * plan.samples_per_step
-    total = images * before + with_game * (flops - before)
+    total = images * before + with_game * (after - before)
 
     weights = TRAINED_BYTES * sum(trained.values()) + FROZEN_BYTES * sum(frozen.values())
     weights += AVERAGED_BYTES * (count_parameters(model) if args.use_ema else 0)
@@ -102,8 +118,9 @@ def describe_run(
         "length": f"{plan.max_train_steps:,} steps = {plan.max_train_steps / plan.steps_per_epoch:.3g} epochs = "
         f"{readable(images)} images",
         "compute": f"about {readable(before, 'FLOP')} an image"
-        + (f", {readable(flops, 'FLOP')} from step {args.disc_start:,} on" if flops > before else "")
-        + f"; {readable(total, 'FLOP')} in all",
+        + (f", {readable(after, 'FLOP')} from step {args.disc_start:,} on" if after > before else "")
+        + f"; {readable(total, 'FLOP')} in all"
+        + (", and a third more by --gradient_checkpointing" if args.gradient_checkpointing else ""),
         "memory": f"{readable(weights, 'B')} a process for fp32 weights, gradients, moments; activations come on top",
     }
     return "\n".join(f"  {name:<10} {text}" for name, text in lines.items())

@@ -26,27 +26,41 @@ class _Encoding(nn.Module):
         return self.tokenizer.encode(pixel_values).codes
 
 
-def describe_run(args, plan: TrainingPlan, model: FARForImageGeneration, encoder: FQGANModel | None = None) -> str:
+def flops_per_image(model: FARForImageGeneration, encoder: FQGANModel | None = None, resolution: int = 256) -> float:
     """
-    Purpose, size, length and cost of a run, before any network is moved or wrapped.
+    Floating-point operations of training on one image.
 
-    A training step is taken as three forward passes, one forward and two backward (four with
-    --gradient_checkpointing). Optimizers and operations other than matrix products are left out.
+    A training step is taken as three forward passes, one forward and two backward. Optimizers, operations other than
+    matrix products, and what --gradient_checkpointing computes a second time are left out.
 
     Args:
-        args (`TrainFARArguments`), plan (`TrainingPlan`): The run's.
         model (`FARForImageGeneration`): As it is trained.
         encoder (`FQGANModel`, *optional*): Encodes images on the fly.
+        resolution (`int`): Of those images, in pixels.
     """
     config = model.config
     labels = torch.zeros(1, dtype=torch.long)
     codes = torch.zeros(1, config.num_positions, config.num_codebooks, dtype=torch.long)
-    per_image = (4 if args.gradient_checkpointing else 3) * forward_flops(model, labels, codes)
-    frozen = 0
+    flops = 3 * forward_flops(model, labels, codes)
     if encoder is not None:
-        size = args.resolution or encoder.config.sample_size
-        per_image += forward_flops(_Encoding(encoder), torch.empty(1, 3, size, size))
-        frozen = count_parameters(encoder)
+        flops += forward_flops(_Encoding(encoder), torch.empty(1, 3, resolution, resolution))
+    return flops
+
+
+def describe_run(
+    args, plan: TrainingPlan, model: FARForImageGeneration, flops: float, encoder: FQGANModel | None = None
+) -> str:
+    """
+    Purpose, size, length and cost of a run, before any network is moved or wrapped.
+
+    Args:
+        args (`TrainFARArguments`), plan (`TrainingPlan`): The run's.
+        model (`FARForImageGeneration`): As it is trained.
+        flops (`float`): By `flops_per_image`.
+        encoder (`FQGANModel`, *optional*): Encodes images on the fly.
+    """
+    config = model.config
+    frozen = count_parameters(encoder)
     parameters = count_parameters(model)
     images = plan.max_train_steps * plan.samples_per_step
     memory = TRAINED_BYTES * parameters + FROZEN_BYTES * frozen + AVERAGED_BYTES * parameters * args.use_ema
@@ -61,7 +75,8 @@ def describe_run(args, plan: TrainingPlan, model: FARForImageGeneration, encoder
         "data": f"{plan.num_samples:,} images, {plan.samples_per_step} a step, {plan.steps_per_epoch:,} steps a pass",
         "length": f"{plan.max_train_steps:,} steps = {plan.max_train_steps / plan.steps_per_epoch:.3g} epochs = "
         f"{readable(images)} images = {readable(images * config.num_positions)} positions",
-        "compute": f"about {readable(per_image, 'FLOP')} an image; {readable(images * per_image, 'FLOP')} in all",
+        "compute": f"about {readable(flops, 'FLOP')} an image; {readable(images * flops, 'FLOP')} in all"
+        + (", and a third more by --gradient_checkpointing" if args.gradient_checkpointing else ""),
         "memory": f"{readable(memory, 'B')} a process for fp32 weights, gradients, moments (FSDP divides them); "
         "activations come on top",
     }

@@ -57,9 +57,8 @@ def stored_codes(args, tokenizer_fingerprint: str | None) -> GeneratorData:
     """Codes of `--codes_dir`, those held out of them or of `--validation_codes_dir`."""
     manifest = held_out_manifest = load_codes(args.codes_dir, tokenizer_fingerprint)
     rows = held_out_rows = load_rows(args.codes_dir, manifest, args.cache_dir)
-    if args.max_train_samples is not None:
-        rows = rows.select(range(min(args.max_train_samples, len(rows))))
-    indices, held_out = split_indices(len(rows), args.validation_fraction, args.seed)
+    num_rows = min(args.max_train_samples or len(rows), len(rows))
+    indices, held_out = split_indices(num_rows, args.validation_fraction, args.seed)
     if args.validation_codes_dir is not None:
         held_out_manifest = load_codes(args.validation_codes_dir, manifest.tokenizer_fingerprint)
         held_out_rows = load_rows(args.validation_codes_dir, held_out_manifest, args.cache_dir)

@@ -179,7 +179,7 @@ def build_optimizer(model: nn.Module, args: TrainingArguments, learning_rate: fl
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     betas = (args.adam_beta1, args.adam_beta2)
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=args.adam_epsilon)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=args.adam_epsilon, fused=True)
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, args: TrainingArguments, plan: TrainingPlan):
@@ -213,11 +213,9 @@ class GuardedUpdate:
         scalars = {}
         if self.accelerator.sync_gradients:
             norm = whole(self.accelerator.clip_grad_norm_(model.parameters(), self.args.max_grad_norm).detach())
-            # In fp16 infinite gradients are routine: the gradient scaler skips the step itself.
-            skip = self.accelerator.scaler is None and not torch.isfinite(norm)
+            skip = not torch.isfinite(norm)
             if skip:
-                optimizer.zero_grad()
-                self._skip(samples)
+                self._skip(optimizer, samples)
             else:
                 scalars["gradient_norm"] = norm
             scalars["skipped_steps"] = torch.full_like(norm, float(skip))
@@ -227,7 +225,12 @@ class GuardedUpdate:
             scheduler.step()
         return scalars
 
-    def _skip(self, samples: torch.Tensor) -> None:
+    def _skip(self, optimizer, samples: torch.Tensor) -> None:
+        scaler = self.accelerator.scaler
+        if scaler is None:
+            optimizer.zero_grad()
+        elif scaler.get_scale() > 1:
+            return  # in fp16 such steps are routine: the scaler leaves them out itself, and scales less after each
         self.num_skipped += 1
         logger.warning(f"Step skipped: loss or gradient is not finite ({self.num_skipped} so far)")
         if self.num_skipped > self.args.max_nonfinite_steps:

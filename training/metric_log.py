@@ -25,7 +25,9 @@ class MetricLog:
             killed, are dropped.
         plan (`TrainingPlan`): The run's.
         first_step (`int`): Steps done before.
-        unit (`str`): What a sample is called in the bar.
+        peak_flops (`float`, *optional*): Floating-point operations a second that one device can do. With it the
+            records have `mfu`, the share that the run's own operations are of it, pauses for validation and
+            checkpoints included.
     """
 
     def __init__(
@@ -34,12 +36,12 @@ class MetricLog:
         output_dir: str | Path,
         plan: TrainingPlan,
         first_step: int,
-        unit: str = "images",
+        peak_flops: float | None = None,
     ):
         self.accelerator = accelerator
         self.path = Path(output_dir) / "metrics.jsonl"
         self.plan = plan
-        self.unit = unit
+        self.peak_flops = peak_flops
         self.bar = tqdm(
             initial=first_step, total=plan.max_train_steps, unit="step", disable=not accelerator.is_local_main_process
         )
@@ -56,7 +58,7 @@ class MetricLog:
     def _reset(self, step: int) -> None:
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
-        self.since, self.started = step, time.perf_counter()
+        self.since, self.started, self.flops = step, time.perf_counter(), 0.0
 
     def add(self, scalars: dict[str, torch.Tensor]) -> None:
         """Count the scalars of one batch; nothing is copied from the device."""
@@ -71,8 +73,14 @@ class MetricLog:
         names = sorted(self.sums)
         means = torch.stack([self.sums[name] / self.counts[name] for name in names]).float()
         means = dict(zip(names, self.accelerator.reduce(means, "mean").tolist(), strict=True))
-        self.bar.set_postfix({"loss": f"{means['loss/total']:.4f}", f"{self.unit}/s": f"{speed:.1f}"})
-        self.write(step, {**means, **more, f"{self.unit}_per_second": round(speed, 2)})
+        shown = {"loss": f"{means['loss/total']:.4f}", "images/s": f"{speed:.1f}"}
+        more["images_per_second"] = round(speed, 2)
+        if self.peak_flops is not None:
+            peak = self.peak_flops * self.accelerator.num_processes
+            more["mfu"] = round(self.flops * self.plan.samples_per_step / seconds / peak, 4)
+            shown["mfu"] = f"{more['mfu']:.1%}"
+        self.bar.set_postfix(shown)
+        self.write(step, {**means, **more})
         self._reset(step)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
@@ -89,7 +97,9 @@ class MetricLog:
         if self.accelerator.is_main_process:
             plot_losses(self.path, self.path.with_name("losses.png"))
 
-    def advance(self) -> None:
+    def advance(self, flops_per_image: float) -> None:
+        """One step more; of how many operations an image, for `mfu`."""
+        self.flops += flops_per_image
         self.bar.update()
 
     def close(self) -> None:

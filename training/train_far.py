@@ -35,7 +35,7 @@ from fqgan_hf.training.arguments import (
 )
 from fqgan_hf.training.checkpointing import find_checkpoint, load_checkpoint, save_checkpoint
 from fqgan_hf.training.codes import CodesManifest
-from fqgan_hf.training.costs_far import describe_run
+from fqgan_hf.training.costs_far import describe_run, flops_per_image
 from fqgan_hf.training.generator_data import GeneratorData, encoded_images, stored_codes
 from fqgan_hf.training.loop import (
     GuardedUpdate,
@@ -179,8 +179,9 @@ def main(argv: list[str] | None = None) -> None:
     position = {**plan.position, "tokenizer_fingerprint": data.manifest.tokenizer_fingerprint}
     dataloader = build_dataloader(data.training, plan, args, args.dataloader_num_workers)
     held_out_loader = DataLoader(data.held_out, args.train_batch_size, num_workers=args.dataloader_num_workers)
+    flops = flops_per_image(model, data.encoder, data.manifest.resolution)
     if accelerator.is_main_process:
-        print(describe_run(args, plan, model, data.encoder), flush=True)
+        print(describe_run(args, plan, model, flops, data.encoder), flush=True)
 
     optimizer = build_optimizer(model, args, args.learning_rate)
     scheduler = build_scheduler(optimizer, args, plan)
@@ -202,7 +203,7 @@ def main(argv: list[str] | None = None) -> None:
     update = GuardedUpdate(accelerator, args)
 
     # Loop
-    log = MetricLog(accelerator, args.output_dir, plan, first_step)
+    log = MetricLog(accelerator, args.output_dir, plan, first_step, args.peak_flops)
     model.train()
     for step, number, batch in training_batches(dataloader, plan, first_step):
         seed_step(plan, step, number, accelerator.process_index)
@@ -218,7 +219,7 @@ def main(argv: list[str] | None = None) -> None:
             continue
 
         step += 1
-        log.advance()
+        log.advance(flops)
         if ema is not None:
             ema.step(bare_model.parameters())
         last = step == plan.max_train_steps

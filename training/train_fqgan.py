@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from accelerate.logging import get_logger
 from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
@@ -32,7 +33,7 @@ from fqgan_hf.training.arguments import (
     parse_arguments,
 )
 from fqgan_hf.training.checkpointing import find_checkpoint, load_checkpoint, save_checkpoint
-from fqgan_hf.training.costs import describe_run
+from fqgan_hf.training.costs import describe_run, flops_per_image
 from fqgan_hf.training.data import AugmentedImages, ProcessedImages, load_images, split_indices
 from fqgan_hf.training.doctor import CollapseDoctor, revive_codes
 from fqgan_hf.training.loop import (
@@ -185,13 +186,16 @@ def main(argv: list[str] | None = None) -> None:
     dataloader = build_dataloader(dataset, plan, args, args.dataloader_num_workers)
     held_out = ProcessedImages(held_out_images, held_out[: args.max_validation_samples], processor)
     held_out_loader = DataLoader(held_out, args.train_batch_size, num_workers=args.dataloader_num_workers)
+    flops = flops_per_image(model, resolution, discriminator, perceptual, teachers)
     if accelerator.is_main_process:
-        print(describe_run(args, plan, model, resolution, discriminator, perceptual, teachers), flush=True)
+        print(describe_run(args, plan, model, resolution, flops, discriminator, perceptual, teachers), flush=True)
 
     optimizer = build_optimizer(model, args, args.learning_rate)
     scheduler = build_scheduler(optimizer, args, plan)
     ema = EMAModel(model.parameters(), decay=args.ema_decay) if args.use_ema else None
     if args.compile:
+        # The adaptive weight goes back through the graph before the loss does: nothing saved in it may be overwritten.
+        torch._functorch.config.donated_buffer = not args.disc_adaptive_weight
         model.compile()
     model, optimizer, scheduler, dataloader, held_out_loader = accelerator.prepare(
         model, optimizer, scheduler, dataloader, held_out_loader
@@ -218,7 +222,7 @@ def main(argv: list[str] | None = None) -> None:
     update = GuardedUpdate(accelerator, args)
 
     # Loop
-    log = MetricLog(accelerator, args.output_dir, plan, first_step)
+    log = MetricLog(accelerator, args.output_dir, plan, first_step, args.peak_flops)
     trained = [model] if adversary is None else [model, adversary.discriminator]
     for step, number, batch in training_batches(dataloader, plan, first_step):
         seed_step(plan, step, number, accelerator.process_index)
@@ -254,7 +258,7 @@ def main(argv: list[str] | None = None) -> None:
 
         step += 1
         last = step == plan.max_train_steps
-        log.advance()
+        log.advance(flops[adversarial])
         if ema is not None:
             ema.step(bare_model.parameters())
         seen = {}

@@ -108,8 +108,9 @@ def in_this_process(monkeypatch) -> list[list[str]]:
 
 def test_table3(in_this_process, words, presets, network, tmp_path):
     words = ["table3", *words, "--tokenizer_config", str(presets / "tokenizer.yaml")]
+    handler = signal.getsignal(signal.SIGTERM)
     ablate([*words, "--seeds", "0"])
-    assert len(in_this_process) == len(TABLE3)
+    assert len(in_this_process) == len(TABLE3) and signal.getsignal(signal.SIGTERM) is handler
     markdown = tmp_path / "results" / "table3.md"
     markdown.write_text(markdown.read_text() + "\nA remark of mine.\n")
     ablate([*words, "--seeds", "0", "1", "--arms", "one-n", "factorized"])  # adds a seed to two arms
@@ -228,7 +229,7 @@ def test_a_script_that_fails_is_quoted(tmp_path):
 def test_a_terminated_ablation_goes_on_where_it_was(words, presets, read_metrics, tmp_path):
     """With real processes: the training ends with the ablation and resumes from its checkpoint."""
     words = ["table3", *words, "--tokenizer_config", str(presets / "tokenizer.yaml")]
-    words += ["--seeds", "0", "--arms", "both", "--max_train_steps", "400"]
+    words += ["--seeds", "0", "--arms", "both", "--max_train_steps", "100"]
     command = [sys.executable, "-m", "fqgan_hf.training.ablate", *words]
     model = tmp_path / "runs" / "table3" / "both-seed0" / "model"
     process = subprocess.Popen(command)
@@ -243,7 +244,7 @@ def test_a_terminated_ablation_goes_on_where_it_was(words, presets, read_metrics
     assert len(read_metrics(model)) == done, "the training outlived the ablation"
     subprocess.run(command, check=True)
     steps = [record["step"] for record in read_metrics(model) if "loss/total" in record]
-    assert steps == list(range(1, 401))
+    assert steps == list(range(1, 101))
     assert (tmp_path / "results" / "table3.md").is_file()
 
 

@@ -23,7 +23,7 @@ from fqgan_hf.training.arguments import (
     parse_arguments,
     preset_names,
 )
-from fqgan_hf.training.costs_far import describe_run
+from fqgan_hf.training.costs_far import describe_run, flops_per_image
 from fqgan_hf.training.extract_codes import ExtractCodesArguments
 from fqgan_hf.training.loop import TrainingPlan
 from fqgan_hf.training.train_far import TrainFARArguments
@@ -104,7 +104,7 @@ def test_published_generators(name, parameters):
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=2e-3)
     assert (args.train_batch_size * 8, args.num_train_epochs, args.adam_weight_decay) == (256, 300, 0.05)
     plan = TrainingPlan.from_arguments(args, 1_281_167, num_processes=8)
-    text = describe_run(args, plan, model)
+    text = describe_run(args, plan, model, flops_per_image(model))
     assert f"run        far-{name}" in text and f"trained    {parameters / 1e6:.0f} M parameters" in text
     assert "1,501,200 steps = 300 epochs" in text
 
@@ -114,6 +114,7 @@ def test_published_generators(name, parameters):
     [
         ({"train_batch_size": 0}, "train_batch_size must be at least 1, got 0"),
         ({"learning_rate": 0}, "learning_rate must be greater than 0, got 0"),
+        ({"peak_flops": 0}, "peak_flops must be greater than 0, got 0"),
         ({"ema_decay": 1}, r"ema_decay must be in \[0, 1\), got 1"),
         ({"disc_weight": -1}, "disc_weight must be at least 0, got -1"),
         ({"max_resize_ratio": 0.5}, "max_resize_ratio must be at least 1, got 0.5"),

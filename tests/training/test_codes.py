@@ -56,11 +56,14 @@ def test_round_trip_in_16_bits(store, manifest, tmp_path, cache_dir):
     assert rows.features["codes"].feature.dtype == "uint16"
     assert rows["id"][:] == [f"image-{i}" for i in range(10)]
     sequences = CodeSequences(rows, read, range(10))
-    for i, item in enumerate(sequences.__getitems__(range(10))):
+    order = [9, 0, 4, 3, 8, 7, 1, 2, 5, 6, 9]
+    for i, item in zip(order, sequences.__getitems__(order), strict=True):
         # (views, K, h, w) of row i: the first view, positions first
         expected = store[i, 0].permute(1, 2, 0).reshape(10, 3)
         assert item["codes"].dtype == torch.int64 and torch.equal(item["codes"], expected)
-        assert item["class_labels"] == i % 4 % 2
+        assert item["class_labels"] == i % 4 % 2 and item["index"] == i
+    for block in sequences.blocks:
+        assert block.dtype == np.uint16 and not block.flags.owndata, "mapped, not copied"
 
 
 def test_views_are_drawn_by_seed_epoch_and_row(store, manifest, tmp_path, cache_dir):

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file
@@ -91,3 +92,4 @@ def test_fsdp_configuration_is_accelerates():
     assert fsdp["fsdp_transformer_layer_cls_to_wrap"] == FARDecoderLayer.__name__
     assert FARDecoderLayer.__name__ in FARForImageGeneration._no_split_modules
     assert config["distributed_type"] == "FSDP"
+    assert load_config_from_file(str(PRESETS / "fsdp2.yaml")).fsdp_config == fsdp  # raises for what it does not know

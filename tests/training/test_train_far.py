@@ -2,6 +2,7 @@
 """The generator's script: on the fly as from a store, samples, averages, heads, compiled, and what it refuses."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from fqgan_hf.training.train_far import TrainFARArguments, validate
 from fqgan_hf.training.train_far import main as train_far
 
 from .conftest import TOKENIZER
+from .test_scripts import equal_up_to_rounding, launch
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +139,19 @@ def test_recomputing_changes_nothing(options, codes_dir, to_command, tmp_path):
         torch.testing.assert_close(recomputed[name], value, rtol=0, atol=1e-6)
 
 
-@pytest.mark.slow
-def test_compiled(options, codes_dir, to_command, read_metrics, tmp_path):
-    """Without dropout, whose draws differ: the losses of the run that is not compiled."""
+@pytest.fixture
+def without_dropout(options, tmp_path):
+    """Its draws differ between processes and between kernels."""
     config = json.loads(options["model_config_name_or_path"].read_text())
     config.update(dict.fromkeys(("token_dropout", "residual_dropout", "ffn_dropout", "class_dropout"), 0.0))
     (tmp_path / "config.json").write_text(json.dumps(config))
-    options = {**options, "codes_dir": codes_dir, "model_config_name_or_path": tmp_path / "config.json"}
+    return {**options, "model_config_name_or_path": tmp_path / "config.json"}
+
+
+@pytest.mark.slow
+def test_compiled(without_dropout, codes_dir, to_command, read_metrics, tmp_path):
+    """The losses of the run that is not compiled."""
+    options = {**without_dropout, "codes_dir": codes_dir}
     train_far(to_command({**options, "output_dir": tmp_path / "plain"}))
     train_far([*to_command({**options, "output_dir": tmp_path / "compiled"}), "--compile"])
     plain, compiled = (read_metrics(tmp_path / name) for name in ("plain", "compiled"))
@@ -161,6 +169,29 @@ def test_prints_what_it_is_and_costs(options, codes_dir, to_command, tmp_path, c
     parameters = sum(p.numel() for p in FARForImageGeneration.from_pretrained(tmp_path).parameters())
     assert f"trained    {parameters / 1000:.3g} k parameters" in text
     assert "1 steps = 0.333 epochs = 5 images = 80 positions" in text and "FLOP in all" in text
+
+
+def test_share_of_the_peak(options, codes_dir, to_command, read_metrics, tmp_path, capsys):
+    """--peak_flops: operations a second over what the device could do, by the figures that are printed and logged."""
+    train_far(to_command({**options, "codes_dir": codes_dir, "output_dir": tmp_path, "peak_flops": 1e9}))
+    (number,) = re.findall(r"about ([\d.]+) MFLOP an image", capsys.readouterr().out)
+    records = [record for record in read_metrics(tmp_path) if "loss/total" in record]
+    for record in records:
+        assert record["mfu"] == pytest.approx(record["images_per_second"] * float(number) * 1e6 / 1e9, rel=0.02)
+    assert len(records) == 5
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(without_dropout, codes_dir, to_command, read_metrics, tmp_path):
+    """Losses, validation and weights of one process with the same global batch."""
+    options = {**without_dropout, "codes_dir": codes_dir, "validation_steps": 2}
+    train_far(to_command({**options, "train_batch_size": 6, "output_dir": tmp_path / "one"}))
+    launch(to_command({**options, "train_batch_size": 3, "output_dir": tmp_path / "two"}), 2, "train_far")
+    one, two = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
+    for first, second in zip(one, two, strict=True):
+        for name in set(first) - {"images_per_second"}:
+            assert second[name] == pytest.approx(first[name], rel=1e-4), name
+    equal_up_to_rounding(*(tmp_path / name / "model.safetensors" for name in ("one", "two")))
 
 
 @pytest.mark.parametrize(

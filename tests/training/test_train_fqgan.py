@@ -175,6 +175,23 @@ def test_flops_by_hand():
 
 
 @pytest.mark.slow
+def test_compiled(everything, read_metrics, tmp_path):
+    """The losses of the run that is not compiled, with the adaptive weight, which goes back through the graph."""
+    options = {"disc_start": 1, "max_train_steps": 3, "learning_rate": 1e-6, "revive_dead_codes": None}
+    for name in ("plain", "compiled"):
+        words = [word for word in everything(tmp_path / name, **options) if word != "--revive_dead_codes"]
+        train_fqgan([*words, "--disc_adaptive_weight"] + ["--compile"] * (name == "compiled"))
+    plain, compiled = (read_metrics(tmp_path / name) for name in ("plain", "compiled"))
+    assert "disc_weight" in plain[-1]
+    for one, other in zip(plain, compiled, strict=True):
+        assert set(one) == set(other)
+        for name in one:
+            if name.startswith(("loss/", "disc_weight", "gradient_norm")):
+                assert other[name] == pytest.approx(one[name], rel=1e-2, abs=1e-4), name
+    FQGANModel.from_pretrained(str(tmp_path / "compiled"))
+
+
+@pytest.mark.slow
 def test_two_processes_equal_one_with_everything_on(everything, read_metrics, tmp_path):
     """Negatives, LeCam, counts and revival are those of the whole batch; a resume on two processes is exact."""
     options = {
