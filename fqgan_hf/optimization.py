@@ -68,7 +68,9 @@ def optimize(
 
     for tokenizer in tokenizers:
         tokenizer.requires_grad_(False).eval()
-        tokenizer.to(dtype=dtype or tokenizer.dtype, memory_format=torch.channels_last)
+        tokenizer.to(memory_format=torch.channels_last)
+        if dtype not in (None, tokenizer.dtype):  # diffusers warns of any cast
+            tokenizer.to(dtype)
     for generator in generators:
         generator.requires_grad_(False).eval()
         generator.to(dtype=dtype or generator.dtype)

@@ -92,12 +92,15 @@ class FactorizedQuantizer(nn.Module):
         on_cpu = latents.device.type == "cpu"
         chunk = max(1, (LOOKUP_CHUNK_ELEMENTS_CPU if on_cpu else LOOKUP_CHUNK_ELEMENTS) // self.codebook_size)
         codes = torch.empty(latents.shape[:2], dtype=torch.long, device=latents.device)
+        similarity = codebooks.new_empty(min(chunk, latents.shape[1]), self.codebook_size)
         with torch.autocast(latents.device.type, enabled=False):
             for k, codebook in enumerate(codebooks):
+                columns = codebook.T.contiguous()
                 for start in range(0, latents.shape[1], chunk):
                     # The length of z changes no ranking, so it is not normalised here.
-                    similarity = latents[k, start : start + chunk].float() @ codebook.T
-                    codes[k, start : start + chunk] = _argmax_of_rows(similarity)
+                    rows = latents[k, start : start + chunk].float()
+                    found = torch.mm(rows, columns, out=similarity[: len(rows)])
+                    codes[k, start : start + chunk] = _argmax_of_rows(found)
         return codes
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
