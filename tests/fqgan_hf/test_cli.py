@@ -264,7 +264,13 @@ def test_ctrl_c_ends_the_process_with_130(saved, tmp_path):
         sys.executable, "-m", "fqgan_hf.cli", "generate", "--model", saved / "pipeline", "--class_labels", "1",
         "--num_images_per_label", "20000", "--batch_size", "1", "--out", tmp_path / "x",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        # Where the tests run in a shell's background, the signal is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     shown = b""
     while b"generating" not in shown:  # the progress bar: it is at work
         chunk = os.read(process.stderr.fileno(), 4096)
