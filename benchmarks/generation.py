@@ -8,7 +8,8 @@ positions in the middle of the image, where the attended prefix has its mean len
 
     generate()      the same model as transformers' generation loop runs it, one code a step, plain `nn.Linear`
     position loop   what `generate` takes by itself: a position at once, guidance before the output matrices
-    fp32, bf16, int8   the same after `optimize(model)`, `optimize(model, dtype=torch.bfloat16)`, `quantization="int8"`
+    compiled        the same after `model.compile()`, whose half minute at the first call does not count
+    fp32, bf16, int8   the position loop after `optimize(model)`, with `dtype=torch.bfloat16`, with `quantization="int8"`
     Llama           transformers' Llama with as many bytes to read a step, by its own `generate()`
     floor           bytes of the weights read a position / measured read bandwidth: no sampler is faster
 """
@@ -28,6 +29,7 @@ from fqgan_hf import FARConfig, FARForImageGeneration, optimize
 
 VARIANTS = {
     "position loop": None,
+    "compiled": "compile",
     "fp32": {},
     "bf16": {"dtype": torch.bfloat16},
     "int8": {"quantization": "int8"},
@@ -152,7 +154,8 @@ def main() -> None:
             continue
         model = plain
         if settings is not None:
-            model = optimize(random_weights(FARForImageGeneration, config, args.device), **settings)
+            model = random_weights(FARForImageGeneration, config, args.device)
+            model.compile(fullgraph=True) if settings == "compile" else optimize(model, **settings)
         models[name] = partial(run_far, model, by_library=False)
     if not args.no_llama:
         llama = LlamaConfig(
