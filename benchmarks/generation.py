@@ -9,7 +9,7 @@ positions in the middle of the image, where the attended prefix has its mean len
     generate()      the same model as transformers' generation loop runs it, one code a step, plain `nn.Linear`
     position loop   what `generate` takes by itself: a position at once, guidance before the output matrices
     compiled        the same after `model.compile()`, whose half minute at the first call does not count
-    fp32, bf16, int8   the position loop after `optimize(model)`, with `dtype=torch.bfloat16`, with `quantization="int8"`
+    fp32, bf16, int8   after `optimize(model)`, with `dtype=torch.bfloat16`, with `quantization="int8"`
     Llama           transformers' Llama with as many bytes to read a step, by its own `generate()`
     floor           bytes of the weights read a position / measured read bandwidth: no sampler is faster
 """
