@@ -67,6 +67,8 @@ def optimize(
         )
     if quantization and not any(generator.device.type == "cpu" for generator in generators):
         raise ValueError(f"quantization={quantization!r} needs a FARForImageGeneration on the CPU")
+    if quantization and not torch.backends.mkldnn.is_available():
+        raise ValueError(f"quantization={quantization!r} needs a torch that is built with oneDNN")
 
     for tokenizer in tokenizers:
         tokenizer.requires_grad_(False).eval()
@@ -77,10 +79,22 @@ def optimize(
         generator.requires_grad_(False).eval()
         generator.to(dtype=dtype or generator.dtype)
         if generator.device.type == "cpu":
-            pack_linears(generator, Int8Linear if quantization == "int8" else PackedLinear)
+            if quantization == "int8":
+                pack_linears(generator, Int8Linear)
+            elif onednn_multiplies(generator.dtype):
+                pack_linears(generator, PackedLinear)
         elif generator.device.type == "cuda" and compile:
             generator.compile(fullgraph=True, mode="reduce-overhead")
     return model
+
+
+def onednn_multiplies(dtype: torch.dtype) -> bool:
+    """Whether torch has oneDNN, and oneDNN products of this dtype on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype != torch.float16 or torch.ops.mkldnn._is_mkldnn_fp16_supported()
 
 
 class PackedLinear(nn.Module):

@@ -157,6 +157,16 @@ def test_bad_arguments_change_nothing(model, arguments, error, message):
     assert repr(model) == before and all(p.requires_grad for p in model.parameters())
 
 
+def test_without_onednn_the_matrices_stay_and_int8_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    model = make_transformer()
+    expected = logits(model)
+    with pytest.raises(ValueError, match="needs a torch that is built with oneDNN"):
+        optimize(model, quantization="int8")
+    assert torch.equal(logits(optimize(model)), expected)
+    assert not any(isinstance(module, PackedLinear) for module in model.modules())
+
+
 MEMORY_SCRIPT = """
 import sys, torch
 from fqgan_hf import FARConfig, FARForImageGeneration, optimize
