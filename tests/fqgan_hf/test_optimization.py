@@ -17,7 +17,7 @@ from fqgan_hf import (
     FQGANPipeline,
     optimize,
 )
-from fqgan_hf.optimization import Int8Linear, PackedLinear
+from fqgan_hf.packed_linear import Int8Linear, OneDNNLinear as PackedLinear
 
 
 def make_vqmodel():
