@@ -85,7 +85,7 @@ setup(
     packages=list(PACKAGE_DIRS),
     package_dir=PACKAGE_DIRS,
     package_data={
-        "fqgan_hf": ["py.typed"],
+        "fqgan_hf": ["py.typed", "cpu_kernels.cpp"],
         "fqgan_hf.training": ["configs/*.yaml", "configs/*.json"],
         "fqgan_hf.model_cards": ["*.md"],
     },

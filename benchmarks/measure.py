@@ -128,25 +128,27 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def read_bandwidth(threads: int, gibibytes: float = 1.0, rounds: int = 5) -> float:
+def read_bandwidth(threads: int, regions: int = 4, rounds: int = 5) -> float:
     """
-    Bytes a second at which the processor reads memory: the fastest of `rounds` matrix-vector products in fp32.
+    Bytes a second at which the processor reads memory: the fastest run of the fastest reader of the fastest region.
 
     Args:
-        threads (`int`): Threads of the product; torch's own number is restored afterwards.
-        gibibytes (`float`): Size of the matrix. It must not fit into a cache: servers have up to half a gibibyte.
-        rounds (`int`): Products that count, after one that does not.
+        threads (`int`): Threads of the readers; torch's own number is restored afterwards.
+        regions (`int`):
+            GiB that are read, each by itself. Caches hold up to half of one; and memory of one machine differs, where
+            several controllers serve it.
+        rounds (`int`): Runs that count, after one that does not.
     """
     before = torch.get_num_threads()
-    columns = 4096
-    matrix = torch.ones(int(gibibytes * 2**30) // (4 * columns), columns)
-    vector = torch.ones(columns)
+    memory = [torch.ones(2**28) for _ in range(regions)]
+    readers = {f"sum {i}": region.view(torch.int64).sum for i, region in enumerate(memory)}
+    readers |= {f"largest entry {i}": region.amax for i, region in enumerate(memory)}
     torch.set_num_threads(threads)
     try:
-        seconds = min(interleaved({"": lambda: matrix @ vector}, rounds)[""].wall)
+        seconds = min(min(timing.wall) for timing in interleaved(readers, rounds).values())
     finally:
         torch.set_num_threads(before)
-    return matrix.numel() * matrix.element_size() / seconds
+    return 2**30 / seconds
 
 
 def peak_extra_memory(setup: str, statement: str, threads: int = 1) -> int | None:

@@ -26,8 +26,9 @@ from diffusers import VQModel
 from measure import Timing, interleaved, machine, peak_extra_memory, write_results
 from torch.utils.flop_counter import FlopCounterMode
 
-from fqgan_hf import FQGANImageProcessor, FQGANModel
+from fqgan_hf import FQGANImageProcessor, FQGANModel, optimize
 from fqgan_hf.analysis import psnr
+from fqgan_hf.cpu_kernels import adopt_kernels, kernels_available
 from fqgan_hf.modeling.quantizer_fqgan import FactorizedQuantizer
 
 
@@ -35,10 +36,10 @@ SIZE, GRID, CODES, DIM = 256, 16, 16384, 8
 VQMODEL = "diffusers VQModel, fp32"
 VECTOR_QUANTIZE = "vector-quantize-pytorch"
 FORMATS = {
-    "fp32": (torch.float32, torch.contiguous_format),
-    "fp32 channels_last": (torch.float32, torch.channels_last),
-    "bf16 channels_last": (torch.bfloat16, torch.channels_last),
-    "fp16 channels_last": (torch.float16, torch.channels_last),
+    "fp32": None,
+    "fp32 optimized": torch.float32,
+    "bf16 optimized": torch.bfloat16,
+    "fp16 optimized": torch.float16,
 }
 LOOKUP_BATCHES = (1, 4, 16)
 MEMORY_BATCH = 64
@@ -47,7 +48,7 @@ LOOKUP_SETUP = """
 import torch
 import torch.nn.functional as F
 torch.set_grad_enabled(False)
-from tokenizer import naive_lookup, our_lookup, peer_lookup
+from tokenizer import naive_lookup, optimized_lookup, our_lookup, peer_lookup
 lookup = {lookup}(torch.nn.functional.normalize(torch.randn({codes}, {dim}), dim=-1))
 lookup(torch.randn(1, 16, {dim}))
 z = torch.randn({batch}, {positions}, {dim})
@@ -96,11 +97,13 @@ def measure_models(batch: int, rounds: int, formats: list[str]) -> dict[str, dic
     # Plain fp32 is shown for the published model only: one row less, a third of a minute less.
     for num_codebooks, names in ((1, formats[1:]), (2, formats)):
         for name in names:
-            dtype, layout = FORMATS[name]
-            model = FQGANModel(num_codebooks=num_codebooks).eval().to(dtype).to(memory_format=layout)
+            dtype = FORMATS[name]
+            model = FQGANModel(num_codebooks=num_codebooks).eval()
+            if dtype is not None:
+                optimize(model, dtype)
             codes = torch.randint(0, CODES, (batch, num_codebooks, GRID, GRID))
             variant = f"FQGAN, K = {num_codebooks}, {name}"
-            functions["encode", variant] = partial(model.encode, pixels.to(dtype))
+            functions["encode", variant] = partial(model.encode, pixels.to(model.dtype))
             functions["decode", variant] = partial(model.decode_codes, codes)
     timings = interleaved(functions, rounds, warmup=0)  # seconds each: what the first call prepares is lost in them
     return {task: {name: t for (of, name), t in timings.items() if of == task} for task in ("encode", "decode")}
@@ -126,15 +129,21 @@ def operations(num_codebooks: int, batch: int) -> dict[str, int]:
     return {"encode": encode.get_total_flops(), "decode": decode.get_total_flops()}
 
 
-def our_lookup(codebook: torch.Tensor):
+def our_lookup(codebook: torch.Tensor, optimized: bool = False):
     quantizer = FactorizedQuantizer(1, *codebook.shape)
     quantizer.embedding.data = codebook[None]
+    if optimized and kernels_available():
+        adopt_kernels(quantizer)
 
     def lookup(z):
         batch, positions, dim = z.shape
         return quantizer(z.transpose(1, 2).reshape(batch, 1, dim, positions, 1))[2].flatten(1)
 
     return lookup
+
+
+def optimized_lookup(codebook: torch.Tensor):
+    return our_lookup(codebook, optimized=True)
 
 
 def peer_lookup(codebook: torch.Tensor):
@@ -156,7 +165,12 @@ def naive_lookup(codebook: torch.Tensor):
 
 def lookups() -> dict:
     """What can be measured here, by name: ours first."""
-    found = {"FactorizedQuantizer": our_lookup, VECTOR_QUANTIZE: peer_lookup, "torch.cdist": naive_lookup}
+    found = {
+        "FactorizedQuantizer": our_lookup,
+        "FactorizedQuantizer, optimized": optimized_lookup,
+        VECTOR_QUANTIZE: peer_lookup,
+        "torch.cdist": naive_lookup,
+    }
     try:
         importlib.metadata.version(VECTOR_QUANTIZE)
     except importlib.metadata.PackageNotFoundError:
@@ -278,7 +292,7 @@ def main() -> None:
     results: dict = {"machine": machine(), "batch": arguments.batch, "rounds": arguments.rounds}
     print(" ".join(f"{name} {value}," for name, value in results["machine"].items()).rstrip(",") + "\n")
     formats = [name for name in FORMATS if arguments.fp16 or not name.startswith("fp16")]
-    speeds = {name.split()[0]: convolution_speed(FORMATS[name][0]) for name in formats}
+    speeds = {name.split()[0]: convolution_speed(FORMATS[name] or torch.float32) for name in formats}
     results["convolution_operations_per_cpu_second"] = speeds
     words = ", ".join(f"{dtype} {speed / 1e9:.0f} GFLOP" for dtype, speed in speeds.items())
     print(f"One large convolution, a second of processor time: {words}\n")

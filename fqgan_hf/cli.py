@@ -356,10 +356,11 @@ def run_generate(arguments: argparse.Namespace) -> None:
     quiet_libraries(arguments)
     import secrets
 
-    from fqgan_hf import FARPipeline
+    from fqgan_hf import FARPipeline, optimize
     from fqgan_hf.analysis import image_grid
 
     pipe = FARPipeline.from_pretrained(str(folder)).to(choose_device(arguments.device))
+    optimize(pipe, compile=False)  # the same images; to compile takes longer than a few of them
     labels = pipe.get_label_ids(parse_labels(arguments.class_labels))
     seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
     images = generate_images(

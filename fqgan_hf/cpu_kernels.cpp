@@ -338,6 +338,39 @@ void attention(const T *qkv, const float *cos, const float *sin, T *keys, T *val
   }
 }
 
+// ---- Lookup of codes ------------------------------------------------------------------------------------------------
+
+/// For `COUNT` rows of `latents` (rows, dim) the code of the largest product, the first of equal ones. The codebook is
+/// (size / LANES, dim, LANES). Each lane keeps its best code; the lanes are compared at the end.
+template <long COUNT> void nearest_of(const float *latents, const float *codebook, int64_t *codes, long size, long dim) {
+  __m512 best[COUNT];
+  __m512i best_block[COUNT] = {};
+  for (long row = 0; row < COUNT; ++row)
+    best[row] = _mm512_set1_ps(-__builtin_inff());
+  for (long block = 0; block < size / LANES; ++block) {
+    __m512 products[COUNT] = {};
+    for (long d = 0; d < dim; ++d, codebook += LANES) {
+      const __m512 entries = load(codebook);
+#pragma GCC unroll 8
+      for (long row = 0; row < COUNT; ++row)
+        products[row] = _mm512_fmadd_ps(entries, _mm512_set1_ps(latents[row * dim + d]), products[row]);
+    }
+    const __m512i this_block = _mm512_set1_epi32(block);
+#pragma GCC unroll 8
+    for (long row = 0; row < COUNT; ++row) {
+      const __mmask16 better = _mm512_cmp_ps_mask(products[row], best[row], _CMP_GT_OQ);
+      best[row] = _mm512_mask_mov_ps(best[row], better, products[row]);
+      best_block[row] = _mm512_mask_mov_epi32(best_block[row], better, this_block);
+    }
+  }
+  for (long row = 0; row < COUNT; ++row) {
+    const __mmask16 equal = _mm512_cmp_ps_mask(best[row], _mm512_set1_ps(_mm512_reduce_max_ps(best[row])), _CMP_EQ_OQ);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i code = _mm512_add_epi32(_mm512_slli_epi32(best_block[row], 4), lanes);
+    codes[row] = equal ? _mm512_mask_reduce_min_epi32(equal, code) : 0; // none is equal where all are NaN
+  }
+}
+
 /// Calls `run` with a number of the type that cpu_kernels.py gives this code.
 template <class Run> void with_type(int dtype, Run run) {
   if (dtype == 0)
@@ -415,6 +448,16 @@ void attention(int dtype, const void *qkv, const float *cos, const float *sin, v
     attention(static_cast<const T *>(qkv), cos, sin, static_cast<T *>(keys), static_cast<T *>(values),
               static_cast<T *>(outputs), batch, heads, kv_heads, head_dim, slots, position, threads);
   });
+}
+
+void nearest(const float *latents, const float *codebook, int64_t *codes, long rows, long size, long dim, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+  for (long row = 0; row < rows; row += ROWS)
+    if (rows - row >= ROWS)
+      nearest_of<ROWS>(latents + row * dim, codebook, codes + row, size, dim);
+    else
+      for (long i = row; i < rows; ++i)
+        nearest_of<1>(latents + i * dim, codebook, codes + i, size, dim);
 }
 
 } // extern "C"

@@ -21,7 +21,9 @@ from diffusers.utils import logging
 from huggingface_hub import cached_assets_path
 from torch import nn
 
+from fqgan_hf.files import fsync
 from fqgan_hf.modeling.modeling_far import FARMLP, FARAttention, FARRMSNorm
+from fqgan_hf.modeling.quantizer_fqgan import FactorizedQuantizer
 from fqgan_hf.packed_linear import Int8Linear, PackedLinear
 
 
@@ -62,6 +64,7 @@ def load_kernels() -> ctypes.CDLL:
     return kernels
 
 
+@functools.cache
 def kernels_available() -> bool:
     """Whether there are kernels; a warning says why a processor with AVX-512 has none."""
     try:
@@ -73,23 +76,25 @@ def kernels_available() -> bool:
     return True
 
 
+def run(command: list[str]) -> str:
+    """What a command prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def build(compiler: list[str]) -> Path:
     """Path of the shared library, compiled unless it is there already."""
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    target = subprocess.run(  # what -march=native means here: a home folder may be shared between processors
-        [*compiler, *COMPILE[:3], "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, check=True
-    ).stdout
+    version = run([*compiler, "--version"])
+    # What -march=native means here: a home folder may be shared between processors.
+    target = run([*compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull])
     content = "\0".join([SOURCE.read_text(encoding="utf-8"), version, target, *COMPILE])
     folder = cached_assets_path("fqgan_hf", namespace="kernels", subfolder="cpu")
     library = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             compiled, linked = Path(temporary, "kernels.o"), Path(temporary, "kernels.so")
-            for command in (
-                [*COMPILE, str(SOURCE), "-o", str(compiled)],
-                ["-shared", str(compiled), "-o", str(linked)],
-            ):
-                subprocess.run([*compiler, *command], capture_output=True, text=True, check=True)
+            run([*compiler, *COMPILE, str(SOURCE), "-o", str(compiled)])
+            run([*compiler, "-shared", str(compiled), "-o", str(linked)])
+            fsync(linked)
             linked.replace(library)
     return library
 
@@ -106,6 +111,7 @@ def declare(kernels: ctypes.CDLL) -> None:
         "rms_norm": [integer, *[address] * 3, *[size] * 2, real],
         "swiglu": [integer, *[address] * 2, *[size] * 2],
         "attention": [integer, *[address] * 6, *[size] * 6, integer],
+        "nearest": [*[address] * 3, *[size] * 3, integer],
     }
     for name, types in arguments.items():
         if hasattr(kernels, name):  # the int8 functions need a processor with VNNI
@@ -129,8 +135,8 @@ def checked(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def pack(weight: torch.Tensor, depth: int) -> torch.Tensor:
     """`(out, in)` -> `(out / block, in / depth, block, depth)`, filled up with zeros; see `cpu_kernels.cpp`."""
     block = load_kernels().outputs_of_block()
-    # Inputs are read in whole registers, of up to 16 entries.
-    padded = F.pad(weight, (0, -weight.shape[1] % LANES, 0, -weight.shape[0] % block))
+    padding = 0, -weight.shape[1] % LANES, 0, -weight.shape[0] % block  # inputs are read LANES at a time
+    padded = F.pad(weight, padding) if any(padding) else weight
     return padded.unflatten(0, (-1, block)).unflatten(2, (-1, depth)).transpose(1, 2).contiguous()
 
 
@@ -267,8 +273,32 @@ class KernelAttention(FARAttention):
         return self.dropout(self.o_proj(attention))
 
 
+class KernelQuantizer(FactorizedQuantizer):
+    """Finds the nearest codes without writing the cosines to memory."""
+
+    @torch.no_grad()
+    def nearest(self, latents, codebooks=None):
+        if not latents.is_cpu:
+            return super().nearest(latents, codebooks)
+        codebooks = self.normalized_codebooks() if codebooks is None else codebooks
+        latents = checked(latents.float(), torch.float32)
+        codes = torch.empty(latents.shape[:2], dtype=torch.long)
+        for k in range(self.num_codebooks):
+            columns = checked(codebooks[k].unflatten(0, (-1, LANES)).transpose(1, 2), torch.float32)
+            load_kernels().nearest(
+                latents[k].data_ptr(),
+                columns.data_ptr(),
+                codes[k].data_ptr(),
+                latents.shape[1],
+                self.codebook_size,
+                self.codebook_dim,
+                torch.get_num_threads(),
+            )
+        return codes
+
+
 def adopt_kernels(model: nn.Module) -> None:
-    """Give the norms, perceptrons and attentions below `model` the classes above, where their sizes allow it."""
+    """Give the modules of `model` the classes above, where their sizes allow it."""
     for module in model.modules():
         if type(module) is FARRMSNorm and module.weight.numel() % LANES == 0:
             module.__class__ = KernelRMSNorm
@@ -276,3 +306,5 @@ def adopt_kernels(model: nn.Module) -> None:
             module.__class__ = KernelMLP
         elif type(module) is FARAttention and module.head_dim % LANES == 0 and module.head_dim >= 2 * LANES:
             module.__class__ = KernelAttention
+        elif type(module) is FactorizedQuantizer and module.codebook_size % LANES == 0:
+            module.__class__ = KernelQuantizer

@@ -9,6 +9,8 @@ in its own dtype or in int8: those of `cpu_kernels` where the processor has AVX-
 of oneDNN elsewhere. The weight moves: there is no second copy of it.
 """
 
+import ctypes
+import sys
 from typing import TypeVar
 
 import torch
@@ -53,7 +55,7 @@ def optimize(
             `"int8"` stores the generator's matrices in 8 bits, one scale an output, and rounds what they multiply to 8
             bits, one scale a row. CPU only; such a model cannot be saved. It changes the samples.
         compile (`bool`, defaults to `True`):
-            On a GPU, `compile` the generator. On a CPU that is not possible: torch's compiler cannot read packed weights.
+            On a GPU, `compile` the generator. On a CPU torch's compiler cannot read packed weights.
 
     Returns:
         The same object.
@@ -83,11 +85,14 @@ def optimize(
         tokenizer.to(memory_format=torch.channels_last)
         if dtype not in (None, tokenizer.dtype):  # diffusers warns of any cast
             tokenizer.to(dtype)
+        if tokenizer.device.type == "cpu" and kernels_available():
+            adopt_kernels(tokenizer)
     for generator in generators:
         generator.requires_grad_(False).eval()
         generator.to(dtype=dtype or generator.dtype)
         if generator.device.type == "cpu":
             pack_generator(generator, quantization)
+            return_freed_memory()
         elif generator.device.type == "cuda" and compile:
             generator.compile(fullgraph=True, mode="reduce-overhead")
     return model
@@ -95,17 +100,20 @@ def optimize(
 
 def pack_generator(generator: FARForImageGeneration, quantization: str | None) -> None:
     """Exchange the modules of a generator on the CPU for the fastest that there are here."""
-    if quantization == "int8":
-        kernels, kind = int8_kernels_available(), KernelInt8Linear
-        fallback = OneDNNInt8Linear
-    else:
-        kernels, kind = kernels_available(), KernelLinear
-        fallback = OneDNNLinear if onednn_multiplies(generator.dtype) else None
-    if kernels:
+    int8 = quantization == "int8"
+    if int8_kernels_available() if int8 else kernels_available():
         adopt_kernels(generator)
-        pack_linears(generator, kind)
-    elif fallback:
-        pack_linears(generator, fallback)
+        pack_linears(generator, KernelInt8Linear if int8 else KernelLinear)
+    elif int8:
+        pack_linears(generator, OneDNNInt8Linear)
+    elif onednn_multiplies(generator.dtype):
+        pack_linears(generator, OneDNNLinear)
+
+
+def return_freed_memory() -> None:
+    """Give the system back what the C library keeps of freed weights; only glibc needs to be told."""
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def pack_linears(module: nn.Module, kind: type[PackedLinear]) -> None:

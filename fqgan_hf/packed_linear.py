@@ -72,7 +72,7 @@ class Int8Linear(PackedLinear):
         """Levels from -127 to 127 and the fp32 scale of each output: `weight` is about `levels * scale[:, None]`."""
         weight = weight.float()
         scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        return (weight / scale[:, None]).round().to(torch.int8), scale
+        return (weight / scale[:, None]).round_().to(torch.int8), scale
 
 
 def onednn_multiplies(dtype: torch.dtype) -> bool:

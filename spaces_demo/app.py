@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fqgan_hf import FARPipeline
+from fqgan_hf import FARPipeline, optimize
 from fqgan_hf.analysis import CodebookUsage, psnr
 
 
@@ -330,7 +330,8 @@ def load_pipeline(name: str, device: str) -> FARPipeline:
     """
     if not Path(name).is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         raise FileNotFoundError(f"there is no folder {name}, and it is no Hub id of the form user/name")
-    return FARPipeline.from_pretrained(name).to(device)
+    pipeline = FARPipeline.from_pretrained(name).to(device)
+    return optimize(pipeline, compile=False)  # ZeroGPU knows no torch.compile
 
 
 def main(arguments: list[str] | None = None) -> None:

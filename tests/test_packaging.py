@@ -207,7 +207,7 @@ def test_wheel_contents(archives):
     for folder, pattern in [("modeling", "*.py"), ("training", "*.py"), ("model_cards", "*.md")]:
         expected |= {f"fqgan_hf/{folder}/{path.name}" for path in (ROOT / folder).glob(pattern)}
     expected |= {f"fqgan_hf/training/configs/{path.name}" for path in (ROOT / "training/configs").iterdir()}
-    assert inside == expected | {"fqgan_hf/py.typed"}
+    assert inside == expected | {"fqgan_hf/py.typed", "fqgan_hf/cpu_kernels.cpp"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 

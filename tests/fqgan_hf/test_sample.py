@@ -105,11 +105,15 @@ def same(images, others):
 # ---- The images ----
 
 
-def test_images_do_not_depend_on_the_batch_size(words, reference, tmp_path):
+def test_codes_do_not_depend_on_the_batch_size(words, reference, tmp_path):
     expected = pixels(reference)
     for batch_size in (1, 3):
         assert main(words(tmp_path / str(batch_size), batch_size=batch_size)) == 0
-        assert same(pixels(tmp_path / str(batch_size)), expected) == [True] * 22
+        images = pixels(tmp_path / str(batch_size))
+        # Convolutions of another shape may add up in another order, which moves a pixel by one level at most (seen on
+        # one processor: one entry of all these). Another code changes all of its pixels, by many levels.
+        distances = np.abs(np.stack(images).astype(int) - np.stack(expected))
+        assert distances.max() <= 1 and (distances > 0).mean() < 1e-3
     assert len({image.tobytes() for image in expected}) > 15  # and differ from one another
 
 
