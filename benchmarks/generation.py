@@ -11,7 +11,8 @@ positions in the middle of the image, where the attended prefix has its mean len
     compiled        the same after `model.compile()`, whose half minute at the first call does not count
     fp32, bf16, int8   after `optimize(model)`, with `dtype=torch.bfloat16`, with `quantization="int8"`
     Llama           transformers' Llama with as many bytes to read a step, by its own `generate()`
-    floor           bytes of the weights read a position / measured read bandwidth: no sampler is faster
+    floor           bytes of the weights read a position / bandwidth at which these weights are read by a sum over
+                    them, measured for each model in the same run: no sampler is faster
 """
 
 import argparse
@@ -25,6 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessorList, Sto
 from transformers.initialization import no_init_weights
 
 from fqgan_hf import FARConfig, FARForImageGeneration, optimize
+from fqgan_hf.packed_linear import PackedLinear
 
 
 VARIANTS = {
@@ -36,7 +38,6 @@ VARIANTS = {
     "int8, bf16 between": {"quantization": "int8", "dtype": torch.bfloat16},
 }
 REFERENCE = "generate()"
-BYTES = {"fp32": 4, "bf16": 2, "int8": 1}  # of a weight
 
 
 def random_weights(model_class, config, device):
@@ -58,6 +59,13 @@ def weights_read_a_position(config: FARConfig) -> int:
     aggregation = config.num_codebooks * config.hidden_size**2
     steps = config.num_codebooks * config.num_head_layers
     return (config.num_hidden_layers + steps) * layer + outputs + aggregation
+
+
+def matrices(model) -> list[torch.Tensor] | None:
+    """The weights of all linear layers as they lie in memory; None where oneDNN hides them."""
+    packed = [module.packed_weight for module in model.modules() if isinstance(module, PackedLinear)]
+    plain = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    return None if any(weight.is_mkldnn for weight in packed) else packed + plain
 
 
 class Clock:
@@ -147,7 +155,7 @@ def main() -> None:
     window = range(start, start + args.positions)
 
     plain = random_weights(FARForImageGeneration, config, args.device)
-    models = {REFERENCE: partial(run_far, plain, by_library=True)}
+    models, weights_of = {REFERENCE: partial(run_far, plain, by_library=True)}, {REFERENCE: matrices(plain)}
     for name in args.variants:
         settings = VARIANTS[name]
         if args.device != "cpu" and "int8" in name:
@@ -156,7 +164,7 @@ def main() -> None:
         if settings is not None:
             model = random_weights(FARForImageGeneration, config, args.device)
             model.compile(fullgraph=True) if settings == "compile" else optimize(model, **settings)
-        models[name] = partial(run_far, model, by_library=False)
+        models[name], weights_of[name] = partial(run_far, model, by_library=False), matrices(model)
     if not args.no_llama:
         llama = LlamaConfig(
             hidden_size=config.hidden_size,
@@ -167,33 +175,32 @@ def main() -> None:
             bos_token_id=1,
             eos_token_id=2,
         )
-        models["Llama"] = partial(run_llama, random_weights(LlamaForCausalLM, llama, args.device))
+        model = random_weights(LlamaForCausalLM, llama, args.device)
+        models["Llama"], weights_of["Llama"] = partial(run_llama, model), matrices(model)
 
     runs = []
     for threads in args.threads:
         torch.set_num_threads(threads)
-        bandwidth = read_bandwidth(threads) if args.device == "cpu" else None
+        bandwidths = {name: read_bandwidth(found) for name, found in weights_of.items() if found}
         for batch_size in args.batch_sizes:
             timings = measure(models, batch_size, window, args.rounds)
-            run = {"threads": threads, "batch_size": batch_size, "read_bandwidth": bandwidth, "models": {}}
+            run = {"threads": threads, "batch_size": batch_size, "models": {}}
             title = f"batch {batch_size}, {threads} thread{'s' if threads > 1 else ''}"
             print(f"\n{title}: a position in ms, and how many times faster than {REFERENCE}")
-            if bandwidth:
-                floors = {name: weights * width / bandwidth for name, width in BYTES.items()}
-                run["floor_seconds"] = floors
-                print(f"{bandwidth / 1e9:.1f} GB/s, {weights / 1e6:.0f} M weights a position: ", end="")
-                print(", ".join(f"floor {name} {seconds * 1e3:.0f} ms" for name, seconds in floors.items()))
-            print(f"{'':20}{'CPU':>8}{'':>8}{'wall':>8}{'':>8}{'x floor':>10}")
+            print(f"{weights / 1e6:.0f} M weights a position")
+            print(f"{'':20}{'CPU':>8}{'':>8}{'wall':>8}{'':>8}{'GB/s':>8}{'floor':>8}{'x floor':>8}")
             for name, timing in timings.items():
                 run["models"][name] = timing.summary(timings[REFERENCE])
                 row = f"{name:20}"
                 for clock in ("cpu", "wall"):
                     ratio = timing.speedup_over(timings[REFERENCE], clock)
                     row += f"{timing.median(clock) * 1e3:8.1f}{ratio:7.2f}x"
-                if bandwidth:
-                    floor = floors[next((kind for kind in BYTES if name.startswith(kind)), "fp32")]
-                    run["models"][name]["times_floor"] = timing.median() / floor
-                    row += f"{timing.median() / floor:10.2f}"
+                if name in bandwidths:
+                    width = weights_of[name][0].element_size()
+                    floor = weights * width / bandwidths[name]
+                    of_floor = {"read_bandwidth": bandwidths[name], "floor_seconds": floor}
+                    run["models"][name] |= of_floor | {"times_floor": timing.median() / floor}
+                    row += f"{bandwidths[name] / 1e9:8.1f}{floor * 1e3:8.1f}{timing.median() / floor:8.2f}"
                 print(row, flush=True)
             runs.append(run)
     if args.output_dir:
@@ -210,9 +217,7 @@ def draw(path: Path, runs: list[dict]) -> None:
         panel = f"batch {run['batch_size']}, threads {run['threads']}"
         panels[panel] = {name: 1e3 * found["wall_seconds"] for name, found in run["models"].items()}
         limits[panel] = {
-            name: 1e3 * found["wall_seconds"] / found["times_floor"]
-            for name, found in run["models"].items()
-            if "times_floor" in found
+            name: 1e3 * found["floor_seconds"] for name, found in run["models"].items() if "floor_seconds" in found
         }
     bar_chart(path, panels, "FAR-Base, guidance 2.0: one position (red: reading its weights)", "ms, wall", limits)
 

@@ -128,27 +128,24 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def read_bandwidth(threads: int, regions: int = 4, rounds: int = 5) -> float:
+def read_bandwidth(tensors: list[torch.Tensor], rounds: int = 5) -> float:
     """
-    Bytes a second at which the processor reads memory: the fastest run of the fastest reader of the fastest region.
+    Bytes a second at which the processor reads these tensors where they lie: the fastest pass of the fastest reader.
+
+    Regions of one machine's memory differ, where several controllers serve it: so the tensors are those that the
+    program in question reads. Together they must not fit into a cache.
 
     Args:
-        threads (`int`): Threads of the readers; torch's own number is restored afterwards.
-        regions (`int`):
-            GiB that are read, each by itself. Caches hold up to half of one; and memory of one machine differs, where
-            several controllers serve it.
-        rounds (`int`): Runs that count, after one that does not.
+        tensors (`list[torch.Tensor]`): Contiguous, of a multiple of 8 bytes each.
+        rounds (`int`): Passes that count, after one that does not.
     """
-    before = torch.get_num_threads()
-    memory = [torch.ones(2**28) for _ in range(regions)]
-    readers = {f"sum {i}": region.view(torch.int64).sum for i, region in enumerate(memory)}
-    readers |= {f"largest entry {i}": region.amax for i, region in enumerate(memory)}
-    torch.set_num_threads(threads)
-    try:
-        seconds = min(min(timing.wall) for timing in interleaved(readers, rounds).values())
-    finally:
-        torch.set_num_threads(before)
-    return 2**30 / seconds
+    numbers = [tensor.detach().view(-1).view(torch.int64) for tensor in tensors]
+    readers = {
+        "sum": lambda: [part.sum() for part in numbers],
+        "largest": lambda: [part.view(torch.int32).amax() for part in numbers],
+    }
+    seconds = min(min(timing.wall) for timing in interleaved(readers, rounds).values())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / seconds
 
 
 def peak_extra_memory(setup: str, statement: str, threads: int = 1) -> int | None:

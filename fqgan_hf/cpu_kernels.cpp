@@ -1,7 +1,7 @@
 // Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 //
-// What one step of sampling does on an x86 processor with AVX-512: matrix products of few rows, RMS norm, SwiGLU and
-// attention of one query. Compiled and called by cpu_kernels.py, which allocates and checks everything.
+// What sampling does at every position, on an x86 processor with AVX-512: matrix products of few rows, RMS norm, SwiGLU,
+// attention of one query; and the lookup of codes. Compiled and called by cpu_kernels.py, which allocates and checks.
 //
 // A product of few rows is as fast as its weights can be read, and memory is fastest when read in one direction. So a
 // weight (out, in) is stored in the order in which the product reads it, blocks of OUTPUTS outputs one after another:
@@ -123,16 +123,19 @@ struct Int8 {
 };
 #endif
 
-/// One block of outputs for `COUNT` rows of inputs. `finish(row, output, sums)` takes LANES sums at a time.
+/// One block of outputs for `COUNT` rows of inputs. `finish(row, output, sums)` takes LANES sums at a time. The weights
+/// `ahead` of those in use are fetched into the second cache.
 template <class Kind, long COUNT, class Finish>
 inline void multiply_block(const typename Kind::Input *inputs, const typename Kind::Weight *weight, long width,
-                           const Finish &finish) {
+                           long ahead, const Finish &finish) {
   typename Kind::Sum sums[COUNT][VECTORS] = {};
   for (long k = 0; k < width; k += Kind::DEPTH, weight += OUTPUTS * Kind::DEPTH) {
     decltype(Kind::read(weight)) factors[VECTORS];
 #pragma GCC unroll 2
-    for (long vector = 0; vector < VECTORS; ++vector)
+    for (long vector = 0; vector < VECTORS; ++vector) {
       factors[vector] = Kind::read(weight + vector * LANES * Kind::DEPTH);
+      _mm_prefetch(weight + ahead + vector * LANES * Kind::DEPTH, _MM_HINT_T1);
+    }
 #pragma GCC unroll 12
     for (long row = 0; row < COUNT; ++row) {
       const auto input = Kind::repeat(inputs + row * width + k);
@@ -151,11 +154,11 @@ inline void multiply_block(const typename Kind::Input *inputs, const typename Ki
 /// `multiply_block` for `count` rows, 1 to ROWS.
 template <class Kind, class Finish, long COUNT = ROWS>
 inline void multiply_block(long count, const typename Kind::Input *inputs, const typename Kind::Weight *weight,
-                           long width, const Finish &finish) {
+                           long width, long ahead, const Finish &finish) {
   if constexpr (COUNT > 1)
     if (count < COUNT)
-      return multiply_block<Kind, Finish, COUNT - 1>(count, inputs, weight, width, finish);
-  multiply_block<Kind, COUNT>(inputs, weight, width, finish);
+      return multiply_block<Kind, Finish, COUNT - 1>(count, inputs, weight, width, ahead, finish);
+  multiply_block<Kind, COUNT>(inputs, weight, width, ahead, finish);
 }
 
 /// All products of `rows` inputs with a packed weight. `finish(row, output, sums)` takes LANES of them at a time.
@@ -169,7 +172,9 @@ void multiply(const typename Kind::Input *inputs, const typename Kind::Weight *w
     for (long output = 0; output < num_outputs; output += OUTPUTS)
       for (long group = 0; group < groups; ++group) { // of nearly equal size: 8 and 8 rather than 12 and 4
         const long first = chunk + chunk_rows * group / groups, end = chunk + chunk_rows * (group + 1) / groups;
-        multiply_block<Kind>(end - first, inputs + first * width, weight + output * width, width,
+        // The last group of several computes on cached weights and leaves the memory free for the next block's.
+        const long ahead = group > 0 && group == groups - 1 ? OUTPUTS * width : 0;
+        multiply_block<Kind>(end - first, inputs + first * width, weight + output * width, width, ahead,
                              [&](long row, long lane, auto sums) { finish(first + row, output + lane, sums); });
       }
   }

@@ -1,8 +1,9 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The modules that FAR samples with on an AVX-512 processor, over `cpu_kernels.cpp`, compiled here at its first use.
+"""What FAR samples and FQGAN looks codes up with on an AVX-512 processor: modules over `cpu_kernels.cpp`.
 
-`optimize` exchanges a generator's modules for these. They give the same numbers up to the order of sums, and no
-gradients. The compiled library is kept in the cache of huggingface_hub, for this source and this processor.
+`optimize` exchanges a model's modules for these. They give the same numbers up to the order of sums, and no gradients.
+The source is compiled at its first use; the library is kept in the cache of huggingface_hub, for this source, compiler
+and processor.
 """
 
 import ctypes
@@ -49,8 +50,8 @@ def load_kernels() -> ctypes.CDLL:
         KernelsUnavailableError: If the processor has no AVX-512 (or `ATEN_CPU_CAPABILITY` forbids it), or there is no
             C++ compiler that builds for it. `$CXX` names one, else it is `c++`, `g++` or `clang++`.
     """
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        raise KernelsUnavailableError("the processor has no AVX-512")
+    if os.name != "posix" or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        raise KernelsUnavailableError("they are for processors with AVX-512, under a POSIX system")
     compilers = filter(None, map(shutil.which, ("c++", "g++", "clang++")))
     compiler = shlex.split(os.environ.get("CXX", "")) or list(compilers)[:1]
     if not compiler:
