@@ -34,7 +34,7 @@ style: $(VENV)/.dev  ## format, and fix what can be fixed
 space: $(VENV)/.space  ## the Gradio Space on this machine
 	$(BIN)/python spaces_demo/app.py $(ARGS)
 
-bench: $(VENV)/.bench  ## measurements beside peers and the machine's limits (a quarter of an hour), to outputs/bench
+bench: $(VENV)/.bench  ## measurements beside peers and the machine's limits (20 minutes), to outputs/bench
 	$(BIN)/python benchmarks/generation.py --output_dir $(BENCH_OUT)
 	$(BIN)/python benchmarks/tokenizer.py --output_dir $(BENCH_OUT)
 	$(BIN)/python benchmarks/import_time.py --json $(BENCH_OUT)/import_time.json

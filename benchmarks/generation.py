@@ -8,7 +8,7 @@ positions in the middle of the image, where the attended prefix has its mean len
 
     generate()      the same model as transformers' generation loop runs it, one code a step, plain `nn.Linear`
     position loop   what `generate` takes by itself: a position at once, guidance before the output matrices
-    compiled        the same after `model.compile()`, whose half minute at the first call does not count
+    compiled        the same after `model.compile()`, whose half minute at the first call does not count; if asked for
     fp32, bf16, int8   after `optimize(model)`, with `dtype=torch.bfloat16`, with `quantization="int8"`
     Llama           transformers' Llama with as many bytes to read a step, by its own `generate()`
     floor           bytes of the weights read a position / bandwidth at which these weights are read by a sum over
@@ -141,9 +141,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="CPU threads, one run for each.")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8], help="Images at a time.")
-    parser.add_argument("--positions", type=int, default=24, help="Length of the window that is timed.")
+    parser.add_argument("--positions", type=int, default=16, help="Length of the window that is timed.")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    default = [name for name in VARIANTS if name != "compiled"]
+    parser.add_argument("--variants", nargs="+", default=default, choices=list(VARIANTS), help="default: %(default)s")
     parser.add_argument("--no_llama", action="store_true", help="Leave the Llama peer out.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output_dir", type=Path, metavar="DIR", help="where generation_speed.json and .png go")

@@ -48,14 +48,15 @@ def load_kernels() -> ctypes.CDLL:
 
     Raises:
         KernelsUnavailableError: If the processor has no AVX-512 (or `ATEN_CPU_CAPABILITY` forbids it), or there is no
-            C++ compiler that builds for it. `$CXX` names one, else it is `c++`, `g++` or `clang++`.
+            C++ compiler that builds for it with the OpenMP of this torch, as g++ does. `$CXX` names one, else it is
+            `c++` or `g++`.
     """
     if os.name != "posix" or torch.backends.cpu.get_cpu_capability() != "AVX512":
         raise KernelsUnavailableError("they are for processors with AVX-512, under a POSIX system")
-    compilers = filter(None, map(shutil.which, ("c++", "g++", "clang++")))
+    compilers = filter(None, map(shutil.which, ("c++", "g++")))
     compiler = shlex.split(os.environ.get("CXX", "")) or list(compilers)[:1]
     if not compiler:
-        raise KernelsUnavailableError("there is no C++ compiler: install g++ or clang++, or name one by $CXX")
+        raise KernelsUnavailableError("there is no C++ compiler: install g++, or name one by $CXX")
     try:
         kernels = ctypes.CDLL(str(build(compiler)), mode=os.RTLD_NOW)
     except (OSError, subprocess.CalledProcessError) as error:
