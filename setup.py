@@ -20,7 +20,7 @@ def read_version() -> str:
 
 CORE = [
     "torch>=2.6",
-    "transformers>=5.20,<6",
+    "transformers>=5.24,<6",
     # fqgan_hf/hub.py writes into internal tables (diffusers.pipelines.pipeline_loading_utils): hence the upper bound.
     "diffusers>=0.41,<0.43",
     "accelerate>=1.10",

@@ -359,7 +359,7 @@ class FARGenerationMixin(GenerationMixin):
             logits_processor=processors,
             stopping_criteria=criteria,
             streamer=streamer,
-            past_key_values=FARCache(self.config) if use_cache else None,
+            cache=FARCache(self.config) if use_cache else None,
             unconditional_batch=sampling.weights is not None,
         )
         flat = output.sequences[:, 1:]
@@ -454,13 +454,13 @@ class FARGenerationMixin(GenerationMixin):
         embeddings = self.embed_tokens(codes)
         return embeddings if sampling.weights is None else torch.cat([embeddings, embeddings])
 
-    def prepare_inputs_for_generation(self, input_ids, past_key_values=None, unconditional_batch=False, **kwargs):
+    def prepare_inputs_for_generation(self, input_ids, cache=None, unconditional_batch=False, **kwargs):
         """The whole flat sequence: `forward` finds what the cache still lacks."""
         if unconditional_batch:
             unconditional = input_ids.clone()
             unconditional[:, 0] = self.config.null_class_id
             input_ids = torch.cat([input_ids, unconditional])
-        return {"input_ids": input_ids, "past_key_values": past_key_values}
+        return {"input_ids": input_ids, "cache": cache}
 
     def _prepare_class_labels(self, class_labels) -> torch.Tensor:
         num_classes = self.config.num_classes

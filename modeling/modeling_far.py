@@ -37,13 +37,13 @@ class FAROutput(ModelOutput):
         logits (`torch.Tensor`):
             `(batch, positions, num_codebooks, codebook_size)` for `codes`: `logits[:, t, k]` predict `codes[:, t, k]`.
             `(batch, 1, codebook_size)`, those of the next code, for a flat `input_ids`.
-        past_key_values (`FARCache`, *optional*): The cache, advanced, when one was given.
+        cache (`FARCache`, *optional*): The cache, advanced, when one was given.
     """
 
     loss: torch.Tensor | None = None
     codebook_losses: torch.Tensor | None = None
     logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
 
 
 def rotary_embedding(positions: torch.Tensor, width: int, config: FARConfig) -> tuple[torch.Tensor, torch.Tensor]:
@@ -321,7 +321,7 @@ class FARForImageGeneration(FARGenerationMixin, FARPreTrainedModel):
         codes: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         input_ids: torch.LongTensor | None = None,
-        past_key_values: FARCache | None = None,
+        cache: FARCache | None = None,
         use_cache: bool | None = None,
         **kwargs,
     ) -> FAROutput:
@@ -333,13 +333,13 @@ class FARForImageGeneration(FARGenerationMixin, FARPreTrainedModel):
             labels (`torch.LongTensor`, *optional*): Of the shape of `codes`, usually equal to them; -100 is ignored.
             input_ids (`torch.LongTensor` of shape `(batch, 1 + codes so far)`, *optional*):
                 The flat form, in place of `class_labels` and `codes`: gives the logits of the next code.
-            past_key_values (`FARCache`, *optional*): Only with `input_ids`, which stay the *whole* sequence.
+            cache (`FARCache`, *optional*): Only with `input_ids`, which stay the *whole* sequence.
 
         Raises:
             ValueError: If shapes or dtypes do not fit.
         """
         if input_ids is not None:
-            return self._forward_next(input_ids, past_key_values)
+            return self._forward_next(input_ids, cache)
         self._check_inputs(class_labels, codes, labels)
         if self.training and self.config.class_dropout > 0:
             dropped = torch.rand(class_labels.shape, device=class_labels.device) < self.config.class_dropout
@@ -380,7 +380,7 @@ class FARForImageGeneration(FARGenerationMixin, FARPreTrainedModel):
             state = self.head.step(k, code, state_cache)
         state_cache.num_steps = step + 1
         logits = self.lm_heads[step](self.norm(state))
-        return FAROutput(logits=logits[:, None], past_key_values=cache)
+        return FAROutput(logits=logits[:, None], cache=cache)
 
     def _check_inputs(self, class_labels, codes, labels):
         config = self.config
