@@ -280,7 +280,7 @@ class KernelQuantizer(FactorizedQuantizer):
 
     @torch.no_grad()
     def nearest(self, latents, codebooks=None):
-        if not latents.is_cpu:
+        if not latents.is_cpu or latents.shape[-1] != self.codebook_dim:
             return super().nearest(latents, codebooks)
         codebooks = self.normalized_codebooks() if codebooks is None else codebooks
         latents = checked(latents.float(), torch.float32)
