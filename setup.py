@@ -26,6 +26,7 @@ CORE = [
     "accelerate>=1.10",
     "huggingface_hub>=1.3,<3",
     "safetensors>=0.5",
+    "filelock>=3.12",
     "numpy>=2.0",
     "pillow>=11.0",
     "tqdm>=4.66",

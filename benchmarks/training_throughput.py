@@ -33,7 +33,7 @@ import transformers
 from measure import machine, write_results
 from PIL import Image
 
-from fqgan_hf.cli import atomic_path
+from fqgan_hf.files import atomic_path
 from fqgan_hf.training import train_far, train_fqgan
 from fqgan_hf.training.ablation_report import NOTES
 from fqgan_hf.training.arguments import PRESETS, load_model_config, parse_arguments, preset_names

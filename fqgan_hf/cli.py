@@ -12,13 +12,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fqgan_hf.facts import codebook_names, collect_facts, first_line, folder_kind, format_facts
+from fqgan_hf.facts import codebook_names, collect_facts, folder_kind, format_facts
+from fqgan_hf.failures import first_line, run_command
+from fqgan_hf.files import atomic_path
 
 
 if TYPE_CHECKING:
@@ -134,19 +135,6 @@ def reconstruction_captions(num_codebooks: int) -> list[str]:
         return ["original", "reconstruction"]
     both = "both codebooks" if num_codebooks == 2 else "all codebooks"
     return ["original", both, *(f"{name} only" for name in codebook_names(num_codebooks))]
-
-
-@contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path`, with its suffix, that becomes `path` when the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_image(image: "Image.Image", path: str | os.PathLike) -> None:
@@ -771,25 +759,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = build_parser().parse_args(argv)
     debug = getattr(arguments, "debug", False)
-    try:
-        arguments.run(arguments)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("\nfqgan: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader went away (`fqgan info ... | head -1`): nothing is left to be said, and nowhere to say it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        if debug:
-            raise
-        message = first_line(error)
-        if not isinstance(error, (ValueError, OSError, ImportError, NotImplementedError)):
-            message = f"{type(error).__name__}: {message} (--debug shows where)"
-        print(f"fqgan {arguments.command}: error: {message}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(f"fqgan {arguments.command}", lambda: arguments.run(arguments), debug)
 
 
 if __name__ == "__main__":

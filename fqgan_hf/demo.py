@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fqgan_hf.cli import (
-    atomic_path,
     codebook_names,
     generate_images,
     reconstruct,
     reconstruction_captions,
     save_image,
 )
+from fqgan_hf.failures import raise_if_interrupted
+from fqgan_hf.files import atomic_path, write_json
 
 
 if TYPE_CHECKING:
@@ -200,6 +201,7 @@ class Run:
         print(f"[{len(self.seconds) + 1}/{self.num_stages}] {announcement}", file=sys.stderr, flush=True)
         started = time.perf_counter()
         yield
+        raise_if_interrupted()  # scikit-learn's fit takes Ctrl-C for the wish to stop learning
         self.seconds[name] = round(time.perf_counter() - started, 1)
 
     def train(self, script: str, *options: str) -> None:
@@ -580,12 +582,6 @@ def export_models(pipe: "FARPipeline", folder: Path, report: dict[str, Any]) -> 
             obj, temporary, repo_id=f"digits-{name}", card=CardInfo(title=title, metrics=metrics, **card), **options
         )
         os.replace(temporary, folder / name)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON so that a reader never sees half of it."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def rounded(value: float) -> float:

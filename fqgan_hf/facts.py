@@ -1,10 +1,12 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """What a model folder holds, read from its configurations and the headers of its weights; no model is loaded."""
 
-import json
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from fqgan_hf.failures import first_line
+from fqgan_hf.files import read_json
 
 
 # Published configurations by what tells them apart: (num_codebooks, block_out_channels).
@@ -40,28 +42,10 @@ def folder_kind(folder: Path) -> str:
     return kind
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; a damaged file raises `ValueError` with its name."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
-
-
 def codebook_names(num_codebooks: int) -> list[str]:
     """Names of K codebooks in their canonical order, visual first."""
     known = {1: ["codebook"], 2: ["visual", "semantic"], 3: ["visual", "semantic mid", "semantic high"]}
     return known.get(num_codebooks) or [f"codebook {k + 1}" for k in range(num_codebooks)]
-
-
-def first_line(error: BaseException) -> str:
-    """An error as one line of reasonable length, whatever its message looks like."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    text = " ".join(line for line in lines if line) or type(error).__name__
-    return text if len(text) <= 400 else text[:397] + "..."
 
 
 def collect_facts(folder: Path) -> dict[str, Any]:

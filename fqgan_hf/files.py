@@ -1,15 +1,22 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Files that are complete or absent, and what proves their content."""
+"""Files that are complete or absent, what proves their content, and folders that one run at a time writes to."""
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
 # Written last, beside the files that it lists: without it they are not all there.
 MANIFEST = "manifest.json"
+
+# Seconds that a folder's last user is given to end: processes of a run that was killed die a little later.
+LOCK_SECONDS = 10
 
 
 def sha256(path: Path) -> str:
@@ -34,10 +41,164 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all it holds, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """
+    A temporary name beside `path`, with its suffix, for a file or a folder that becomes `path` when the block ends.
+
+    What was written is flushed to the disk first. After an error nothing of it is left, and `path` is as it was. A
+    folder does not replace another one.
+
+    Args:
+        path (`str` or `os.PathLike`): Its folder is created if missing.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In a folder of its own: under its own name, and in nobody's way.
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent))
+    try:
+        temporary = staging / path.name
+        yield temporary
+        for part in (*temporary.rglob("*"), temporary):
+            fsync(part)
+        temporary.replace(path)
+        fsync(path.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """
+    Make sure, before the work for it is done, that a file can be written: by writing one beside it.
+
+    Folders that were created for that are removed again.
+
+    Raises:
+        OSError: It cannot; the message names `path`.
+    """
+    path = Path(path)
+    missing = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".tmp") as folder:
+            Path(folder, path.name).write_bytes(b"\0")
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that `path` is the old content or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    fsync(temporary)
-    temporary.replace(path)
-    fsync(path.parent)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """
+    A JSON object from a file.
+
+    Raises:
+        ValueError: It is damaged, or JSON of another kind; the message names the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def publish_files(staging: Path, folder: Path) -> None:
+    """
+    Move the files of `staging` into `folder`, where they replace those of the same names and nothing else.
+
+    A reader never sees new weights with an old configuration or the other way round: the configurations, without
+    which no loader begins, go first and come last. A folder that is not there yet appears as a whole.
+
+    Args:
+        staging (`Path`): A folder of files on the same disk; gone afterwards.
+        folder (`Path`): Created if missing.
+    """
+    for path in staging.iterdir():
+        path.chmod(0o644)  # safetensors writes 0600, which another user could not load
+        fsync(path)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging.chmod(0o755)
+        staging.replace(folder)
+        fsync(folder.parent)
+        return
+    configurations = [path.name for path in staging.glob("*.json")]
+    for name in configurations:
+        (folder / name).unlink(missing_ok=True)
+    for path in sorted(staging.iterdir(), key=lambda path: (path.name in configurations, path.name)):
+        path.replace(folder / path.name)
+    staging.rmdir()
+    fsync(folder)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, purpose: str, wait: bool = False) -> Iterator[None]:
+    """
+    Within this no other process is; the system ends it with the process, however that ends.
+
+    Args:
+        folder (`Path`): Created if missing. A file `.lock` stays in it.
+        purpose (`str`): What is done there, for the messages: "trains", "samples".
+        wait (`bool`): Wait for another process as long as it takes, rather than for some seconds.
+
+    Raises:
+        OSError: Another process is within, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=-1 if wait else LOCK_SECONDS)
+    except Timeout:
+        raise OSError(f"another process {purpose} in {folder} at this moment: choose another folder") from None
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def scratch_folder(purpose: str) -> Iterator[Path]:
+    """
+    A temporary folder; those that killed processes left behind for the same purpose are removed.
+
+    Args:
+        purpose (`str`): Part of its name, such as "push".
+    """
+    from filelock import FileLock, Timeout
+
+    base, prefix = Path(tempfile.gettempdir()), f"fqgan-hf-{purpose}-"
+    for left in base.glob(f"{prefix}*/.lock"):
+        with contextlib.suppress(Timeout, OSError), FileLock(left, timeout=0):
+            shutil.rmtree(left.parent, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            (folder / "content").mkdir()
+            yield folder / "content"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

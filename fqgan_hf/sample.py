@@ -40,8 +40,8 @@ from accelerate import PartialState
 from PIL import Image
 from tqdm import tqdm
 
-from fqgan_hf.facts import read_json, tokenizer_facts, weight_files
-from fqgan_hf.files import MANIFEST, fsync, sha256, write_json
+from fqgan_hf.facts import tokenizer_facts, weight_files
+from fqgan_hf.files import MANIFEST, fsync, read_json, sha256, write_json
 from fqgan_hf.labels import class_names, resolve_labels
 from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.pipeline_far import FARPipeline

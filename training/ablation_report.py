@@ -11,8 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from fqgan_hf.cli import atomic_path
-from fqgan_hf.files import write_json
+from fqgan_hf.files import atomic_path, write_json
 
 
 # What a person adds to a table below this line is kept when the table is rewritten.

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel, FQGANPipeline
 from fqgan_hf.cli import COMMANDS, build_parser, main, reconstruct
-from fqgan_hf.facts import codebook_names, first_line
+from fqgan_hf.facts import codebook_names
+from fqgan_hf.failures import first_line
 
 
 LIBRARIES = (transformers.utils.logging, diffusers.utils.logging)
@@ -255,7 +256,7 @@ def test_interrupt_exits_130(monkeypatch, saved, capsys):
 
     monkeypatch.setattr("fqgan_hf.cli.collect_facts", interrupt)
     assert main(["info", str(saved / "tokenizer")]) == 130
-    assert capsys.readouterr().err.strip() == "fqgan: interrupted"
+    assert capsys.readouterr().err.strip() == "fqgan info: interrupted"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -280,7 +281,7 @@ def test_ctrl_c_ends_the_process_with_130(saved, tmp_path):
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 130
-    assert rest.strip().endswith("fqgan: interrupted")
+    assert rest.strip().endswith("fqgan generate: interrupted")
     assert "Traceback" not in rest
 
 

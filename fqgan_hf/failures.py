@@ -1,0 +1,94 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""How our commands end: an exit status and, unless all went well, one line on stderr.
+
+Status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. A user's mistake is a `ValueError`, an `OSError` or one of
+their kin, whose message is the whole line; anything else is named by its type, too, since it is a defect.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+
+MISTAKES = (ValueError, OSError, ImportError, NotImplementedError, FloatingPointError)
+
+_interrupted = threading.Event()
+
+
+def first_line(error: BaseException) -> str:
+    """An error as one line of reasonable length, whatever its message looks like."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    text = " ".join(line for line in lines if line) or type(error).__name__
+    return text if len(text) <= 400 else text[:397] + "..."
+
+
+def raise_if_interrupted() -> None:
+    """`KeyboardInterrupt` after a Ctrl-C that a library has swallowed: call it after work that may have done so."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def run_command(program: str, function: Callable[[], object], debug: bool = False) -> int:
+    """
+    Run what a command does.
+
+    Args:
+        program (`str`): What its errors begin with.
+        function (`Callable`): Does it; whatever it raises becomes a line on stderr.
+        debug (`bool`): Let errors through, with their traceback.
+
+    Returns:
+        `int`: The exit status.
+    """
+    try:
+        with _remembered_interrupts():
+            function()
+            sys.stdout.flush()
+            raise_if_interrupted()  # a run that should have ended before did not do what was asked
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`fqgan info ... | head -1`): nothing is left to be said, and nowhere to say it.
+        _discard_output()
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        message = first_line(error)
+        if not isinstance(error, MISTAKES):
+            message = f"{type(error).__name__}: {message} (--debug shows where)"
+        print(f"{program}: error: {message}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            return 1
+        _discard_output()  # a full disk: Python would try again at its end, and complain again
+        return 1
+    return 0
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _remembered_interrupts() -> Iterator[None]:
+    """Ctrl-C raises `KeyboardInterrupt` as ever, and `raise_if_interrupted` knows of it."""
+    _interrupted.clear()
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_interrupt(number, frame):
+        _interrupted.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

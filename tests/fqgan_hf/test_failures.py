@@ -1,0 +1,95 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""How commands end: exit status, one line on stderr, and Ctrl-C that no library can swallow."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from fqgan_hf.failures import raise_if_interrupted, run_command
+
+
+@pytest.fixture
+def usual_interrupts():
+    """A shell that starts tests in its background has them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def fails(error):
+    def function():
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("seed must be at least 0,\n  got -1"), "x: error: seed must be at least 0, got -1"),
+        (FileNotFoundError("there is no a.png"), "x: error: there is no a.png"),
+        (FloatingPointError("not finite"), "x: error: not finite"),
+        (KeyError("a"), "x: error: KeyError: 'a' (--debug shows where)"),
+        (MemoryError(), "x: error: MemoryError: MemoryError (--debug shows where)"),
+        (ValueError("a" * 1000), f"x: error: {'a' * 397}..."),
+    ],
+)
+def test_errors_are_one_line(error, line, capsys):
+    assert run_command("x", fails(error)) == 1
+    assert capsys.readouterr().err == line + "\n"
+    with pytest.raises(type(error)):
+        run_command("x", fails(error), debug=True)
+
+
+def test_success(capsys):
+    assert run_command("x", lambda: print("done")) == 0
+    assert capsys.readouterr() == ("done\n", "")
+
+
+def test_interrupt(usual_interrupts, capsys):
+    assert run_command("x", interrupt) == 130
+    assert capsys.readouterr().err == "\nx: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_interrupt_that_is_swallowed(usual_interrupts, capsys):
+    """As scikit-learn's `fit` does: the command goes on to the next look, and is no success in any case."""
+    passed = []
+
+    def swallow(look):
+        try:
+            interrupt()
+        except KeyboardInterrupt:
+            passed.append("swallowed")
+        if look:
+            raise_if_interrupted()
+            passed.append("went on")
+
+    assert run_command("x", lambda: swallow(look=True)) == 130
+    assert run_command("x", lambda: swallow(look=False)) == 130
+    assert passed == ["swallowed", "swallowed"]
+    assert run_command("x", raise_if_interrupted) == 0, "the next command begins anew"
+
+
+def test_in_another_thread():
+    status = []
+    thread = threading.Thread(target=lambda: status.append(run_command("x", lambda: None)))
+    thread.start()
+    thread.join()
+    assert status == [0]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_that_cannot_be_written():
+    code = 'import sys; from fqgan_hf.failures import run_command; sys.exit(run_command("x", lambda: print("done")))'
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (1, "x: error: [Errno 28] No space left on device\n")

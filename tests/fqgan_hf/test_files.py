@@ -1,0 +1,164 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""Files complete or absent, nothing left over, one run at a time in a folder; with real disks and real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+
+from fqgan_hf import files
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_atomic_path_is_all_or_nothing(tmp_path):
+    target = tmp_path / "new" / "a.txt"
+    with files.atomic_path(target) as temporary:
+        temporary.write_text("one")
+        assert not target.exists() and temporary.suffix == ".txt"
+    with pytest.raises(RuntimeError), files.atomic_path(target) as temporary:
+        temporary.write_text("two")
+        raise RuntimeError
+    assert target.read_text() == "one" and names(tmp_path) == ["new", "new/a.txt"]
+
+
+def test_atomic_path_of_a_folder(tmp_path):
+    with files.atomic_path(tmp_path / "shard") as temporary:
+        temporary.mkdir()
+        (temporary / "a").write_text("a")
+    assert names(tmp_path) == ["shard", "shard/a"]
+
+
+def test_nothing_is_left_after_a_full_disk(tmp_path):
+    """A limit on the size of files stands in for the disk."""
+    code = """
+import pathlib, resource, signal, sys
+from fqgan_hf.files import write_json
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+write_json(pathlib.Path(sys.argv[1]), ["x" * 100_000])
+"""
+    (tmp_path / "a.json").write_text("old")
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.json")], capture_output=True, text=True)
+    assert "File too large" in result.stderr
+    assert names(tmp_path) == ["a.json"] and (tmp_path / "a.json").read_text() == "old"
+
+
+@pytest.mark.parametrize("place", ["file/a.png", "x" * 300, "new/" + "x" * 300])
+def test_check_writable_finds_what_writing_would_find(tmp_path, place):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match="cannot be written"):
+        files.check_writable(tmp_path / place)
+    assert names(tmp_path) == ["file"]
+    files.check_writable(tmp_path / "new" / "folder" / "a.png")
+    assert names(tmp_path) == ["file"]
+
+
+def test_check_writable_on_a_read_only_disk(tmp_path):
+    if os.geteuid() != 0:
+        tmp_path.chmod(0o555)
+    elif subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path], capture_output=True).returncode != 0:
+        pytest.skip("mounting a read-only disk is not possible here")
+    try:
+        with pytest.raises(OSError, match=r"a\.png cannot be written: (Read-only file system|Permission denied)"):
+            files.check_writable(tmp_path / "a.png")
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", tmp_path], check=True)
+        else:
+            tmp_path.chmod(0o755)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '"a"', "nul", "[" * 100_000, "\0"])
+def test_read_json_names_the_damaged_file(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=r"a\.json (is damaged|must hold a JSON object)"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_publish_files_replaces_its_own_names_only(tmp_path):
+    staging, folder = tmp_path / "staging", tmp_path / "folder"
+    for place in (staging, folder):
+        place.mkdir()
+        for name in ("config.json", "model.safetensors"):
+            (place / name).write_text(place.name)
+    (folder / "other.safetensors").write_text("mine")
+    files.publish_files(staging, folder)
+    found = {path.name: path.read_text() for path in folder.iterdir()}
+    assert found == {"config.json": "staging", "model.safetensors": "staging", "other.safetensors": "mine"}
+    assert not staging.exists()
+
+
+def test_publish_files_to_a_new_folder(tmp_path):
+    staging = tmp_path / "staging"
+    staging.mkdir(mode=0o700)
+    (staging / "config.json").write_text("{}")
+    files.publish_files(staging, tmp_path / "new" / "folder")
+    assert names(tmp_path) == ["new", "new/folder", "new/folder/config.json"]
+    assert (tmp_path / "new" / "folder").stat().st_mode & 0o777 == 0o755
+
+
+HOLD = """
+import pathlib, sys, time, multiprocessing
+from fqgan_hf.files import locked_folder, scratch_folder
+kind, folder = sys.argv[1:]
+with scratch_folder("test") if kind == "scratch" else locked_folder(pathlib.Path(folder), "tests") as folder:
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,), daemon=True).start()
+    if folder is not None:
+        (folder / "weights").write_text("x")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def holder(kind, folder, **environment):
+    """A process within, with a child of its own that outlives it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, kind, str(folder)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    process.said = process.stdout.readline().strip()
+    return process
+
+
+def test_a_locked_folder_is_refused_until_its_process_has_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.2)
+    process = holder("lock", tmp_path)
+    try:
+        with pytest.raises(OSError, match=r"another process trains in .* at this moment"):
+            files.locked_folder(tmp_path, "trains").__enter__()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with files.locked_folder(tmp_path, "trains"):
+        pass
+
+
+def test_a_locked_folder_is_waited_for(tmp_path):
+    process = holder("lock", tmp_path)
+    started = time.monotonic()
+    killer = subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(1); os.kill({process.pid}, 9)"])
+    with files.locked_folder(tmp_path, "samples", wait=True):
+        assert time.monotonic() - started > 0.5
+    killer.wait()
+    process.wait()
+
+
+def test_scratch_folders_of_killed_processes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed, alive = (holder("scratch", tmp_path, TMPDIR=str(tmp_path)) for _ in range(2))
+    killed.kill()
+    killed.wait()
+    assert os.path.exists(killed.said)
+    with files.scratch_folder("test") as folder:
+        assert os.path.exists(alive.said) and not os.path.exists(killed.said)
+        assert names(folder) == []
+    assert not folder.parent.exists()
+    alive.kill()
+    alive.wait()
