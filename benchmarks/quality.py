@@ -17,7 +17,7 @@ from measure import machine, write_results
 from fqgan_hf import FARPipeline, optimize
 from fqgan_hf.training.arguments import ImageDataArguments
 from fqgan_hf.training.data import load_images
-from fqgan_hf.training.evaluation import FeatureNetwork, Reference, evaluate_generator, load_pipeline
+from fqgan_hf.training.judging import FeatureNetwork, Reference, evaluate_generator, load_pipeline
 
 
 VARIANTS = {

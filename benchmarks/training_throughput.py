@@ -34,7 +34,7 @@ from measure import machine, write_results
 from PIL import Image
 
 from fqgan_hf.files import atomic_path
-from fqgan_hf.training import train_far, train_fqgan
+from fqgan_hf.training import generator_training, tokenizer_training, train_far, train_fqgan
 from fqgan_hf.training.ablation_report import NOTES
 from fqgan_hf.training.arguments import PRESETS, load_model_config, parse_arguments, preset_names
 from fqgan_hf.training.codes import CodesManifest, finish, shard_name, write_shard
@@ -42,9 +42,10 @@ from fqgan_hf.training.costs import readable
 from fqgan_hf.training.crops import CROPS
 
 
+# The script, its options, and the module whose loop it runs.
 SCRIPTS = {
-    "train_fqgan": (train_fqgan, train_fqgan.TrainFQGANArguments),
-    "train_far": (train_far, train_far.TrainFARArguments),
+    "train_fqgan": (train_fqgan, train_fqgan.TrainFQGANArguments, tokenizer_training),
+    "train_far": (train_far, train_far.TrainFARArguments, generator_training),
 }
 SMALL, LARGE = 32, 256  # pixels
 NUM_IMAGES = {SMALL: 2000, LARGE: 100}
@@ -123,11 +124,11 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         free = 1024 * int(meminfo.read_text().split("MemAvailable:")[1].split()[0])
         limit = int(MEMORY_SHARE * free)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # so that torch says so, and nobody else is ended
-    script, arguments_class = SCRIPTS[job["script"]]
+    script, arguments_class, loop = SCRIPTS[job["script"]]
     args = parse_arguments(arguments_class, job["words"])
     watch = Watch(job["warmup"], job["steps"], job["max_seconds"])
-    script.training_batches = watch.batches(script.training_batches)
-    script.flops_per_image = watch.costs(script.flops_per_image)
+    loop.training_batches = watch.batches(loop.training_batches)
+    loop.flops_per_image = watch.costs(loop.flops_per_image)
     try:
         script.main(job["words"])
     except FinishedError:

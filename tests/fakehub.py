@@ -42,10 +42,11 @@ class Repository:
 
 
 class FakeHub:
-    """The server; a context manager. `user` owns the token and every name without an organisation."""
+    """The server; a context manager. `user` owns the token, whose role is "read" or "write", and every bare name."""
 
-    def __init__(self, user: str = "tester"):
+    def __init__(self, user: str = "tester", token_role: str = "write"):
         self.user = user
+        self.token_role = token_role
         self.repositories: dict[str, Repository] = {}
         self.commits: list[Commit] = []
         self.unknown: list[str] = []
@@ -152,7 +153,9 @@ class _Handler(BaseHTTPRequestHandler):
     # What follows answers one kind of request each.
 
     def whoami(self, body):
-        self.answer({"name": self.hub.user, "type": "user", "orgs": [{"name": "org"}]})
+        token = {"displayName": "test", "role": self.hub.token_role}
+        auth = {"type": "access_token", "accessToken": token}
+        self.answer({"name": self.hub.user, "type": "user", "orgs": [{"name": "org"}], "auth": auth})
 
     def validate_yaml(self, body):
         self.answer({"errors": [], "warnings": []})

@@ -27,6 +27,28 @@ Results = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class TokenizerArm:
+    """One row of Table 3: what distinguishes a tokenizer from the others."""
+
+    title: str
+    num_codebooks: int
+    size_factor: int = 1
+    disentanglement: bool = False
+    representation: bool = False
+
+
+TABLE3 = {
+    "one-n": TokenizerArm("one codebook of N", 1),
+    "one-2n": TokenizerArm("one codebook of 2N", 1, size_factor=2),
+    "factorized": TokenizerArm("factorized: two codebooks of N", 2),
+    "disentanglement": TokenizerArm("factorized + disentanglement", 2, disentanglement=True),
+    "representation": TokenizerArm("factorized + representation", 2, representation=True),
+    "both": TokenizerArm("factorized + both", 2, disentanglement=True, representation=True),
+}
+TABLE4 = {"linear": "linear classifiers", "mlp": "MLP classifiers", "ar": "factorized autoregressive head"}
+
+
+@dataclass(frozen=True)
 class Context:
     """
     What a table says besides its figures.

@@ -4,21 +4,34 @@
 A script's options are one dataclass. `--config run.yaml` (or the name of a file in `training/configs`) supplies values
 under the same names; the command line wins over the file. The *model's* configuration is not among them: it is a
 `config.json`, as on the Hub, named by `--model_config_name_or_path`.
+
+Importing this file costs nothing: a mistake on the command line is answered before any library is there.
 """
 
-import json
+import contextlib
+import difflib
+import math
+import os
+import re
 import sys
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import yaml
-from huggingface_hub import hf_hub_download
-from transformers import HfArgumentParser
+from fqgan_hf.failures import first_line, run_command
+from fqgan_hf.files import read_json
 
+
+if TYPE_CHECKING:
+    from transformers import HfArgumentParser
 
 PRESETS = Path(__file__).parent / "configs"
 ACCELERATE_CONFIGS = ("fsdp2",)  # beside the presets, for `accelerate launch --config_file`
+WITHOUT_TEACHER = "none"
+TEACHER_KINDS = ("clip", "dinov2")  # what may stand before a teacher's name, with a colon
+LPIPS_NAME = "lpips"
+MAX_SEED = 2**32 - 1  # torch's generator on a CPU reads 32 bits, and numpy refuses more
 
 Arguments = TypeVar("Arguments")
 
@@ -49,6 +62,7 @@ class ImageDataArguments:
     dataloader_num_workers: int = option(0, "Processes that decode images, for each training process.")
 
     def __post_init__(self):
+        check_values(self)
         if (self.train_data_dir is None) == (self.dataset_name is None):
             raise ValueError(
                 "exactly one of --train_data_dir and --dataset_name must be given, "
@@ -125,6 +139,8 @@ class TrainingArguments:
     hub_private_repo: bool = option(False, "If the repository has to be created, create it private.")
 
     def __post_init__(self):
+        check_values(self)
+        check_seed("seed", self.seed)
         if self.push_to_hub and self.hub_model_id is None:
             raise ValueError("push_to_hub needs --hub_model_id, the repository to publish in")
         for name in ("hub_model_id", "hub_token", "hub_private_repo"):
@@ -147,7 +163,7 @@ class TrainingArguments:
             )
         if self.streaming_samples is not None and not self.streaming:
             raise ValueError("streaming_samples needs --streaming")
-        check_at_least(self, 0, "seed", "lr_warmup_steps", "adam_weight_decay", "max_nonfinite_steps")
+        check_at_least(self, 0, "lr_warmup_steps", "adam_weight_decay", "max_nonfinite_steps")
         for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "peak_flops"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -157,12 +173,45 @@ class TrainingArguments:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
 
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _is_usable(text: str) -> bool:
+    with contextlib.suppress(UnicodeEncodeError):  # half of a surrogate pair
+        return bool(text) and b"\0" not in os.fsencode(text)
+    return False
+
+
+def check_values(arguments: Any) -> None:
+    """Raise `ValueError` for a text that could name nothing, and for a number that is not finite."""
+    for name, value in vars(arguments).items():
+        for item in _items(value):
+            if isinstance(item, str) and not _is_usable(item):
+                raise ValueError(f"{name} must be a text that is not empty and can name a file, got {item!r}")
+            if isinstance(item, float) and not math.isfinite(item):
+                raise ValueError(f"{name} must be finite, got {item}")
+
+
 def check_at_least(arguments: Any, minimum: int, *names: str) -> None:
     """Raise `ValueError` for the first named option that is set and below `minimum`."""
     for name in names:
         value = getattr(arguments, name)
         if value is not None and value < minimum:
             raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
+def check_seed(name: str, seed: int) -> None:
+    """Raise `ValueError` for a seed that some generator would cut, so that it would equal another."""
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"{name} must be in [0, {MAX_SEED}], got {seed}")
+
+
+# ---- Command line and file ------------------------------------------------------------------------------------------
+
+
+class _UsageError(Exception):
+    """What argparse has to say."""
 
 
 def parse_arguments(arguments_class: type[Arguments], argv: list[str] | None = None) -> Arguments:
@@ -175,18 +224,53 @@ def parse_arguments(arguments_class: type[Arguments], argv: list[str] | None = N
 
     Raises:
         ValueError: The file holds something that is no option, or an option's value is not accepted.
+        SystemExit: The command line is not understood: status 2, after a line that says why.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(
-        arguments_class, allow_abbrev=False, description=sys.modules[arguments_class.__module__].__doc__
-    )
-    config_parser = HfArgumentParser([], add_help=False, allow_abbrev=False)
-    config_parser.add_argument("--config")
-    config = config_parser.parse_known_args(argv)[0].config
-    if config is not None:
+    parser = _build_parser(arguments_class)
+    known = {option.name for option in fields(arguments_class)}
+    try:
         # The file goes first: of two values argparse takes the last.
-        argv = _file_options(config, {option.name for option in fields(arguments_class)}) + argv
-    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[0]
+        config = _config_of(argv)
+        words = argv if config is None else _file_options(config, known - {"config"}, arguments_class) + argv
+        for word in argv:  # before what is missing, which may be there with a slip
+            if re.match("--.", word) and word.partition("=")[0] not in parser._option_string_actions:
+                raise _UsageError(_unknown("option", word.partition("=")[0], [f"--{name}" for name in known]))
+        namespace, superfluous = parser.parse_known_args(words)
+        if superfluous:
+            raise _UsageError(f"{superfluous[0]!r} belongs to no option")
+    except _UsageError as error:
+        parser.exit(2, f"{parser.prog}: error: {first_line(error)}\n")
+    return arguments_class(**{name: value for name, value in vars(namespace).items() if name in known})
+
+
+def run_script(main: Callable[[list[str]], None]) -> int:
+    """A script as a program: runs `main` on the command line and returns the exit status. See `fqgan_hf.failures`."""
+    argv = sys.argv[1:]
+    debug = "--debug" in argv
+
+    def run() -> None:
+        with contextlib.nullcontext() if debug else _plain_errors():
+            main(argv)
+
+    return run_command(_program(main), run, debug)
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Errors that libraries wrap, as they were."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("datasets", "matplotlib", "pyarrow", "yaml"):
+            raise
+        raise ImportError(f"{error}: training needs `pip install 'fqgan-hf[train]'`") from error
+    except Exception as error:
+        # A DataLoader's worker sends its traceback as the message.
+        raised = re.search(rf"\n(?:\w+\.)*{type(error).__name__}: (?P<message>.*)\Z", str(error), re.DOTALL)
+        if raised is None or "Original Traceback" not in str(error):
+            raise
+        raise type(error)(raised["message"]) from error
 
 
 def preset_names() -> list[str]:
@@ -194,31 +278,103 @@ def preset_names() -> list[str]:
     return sorted({path.stem for path in PRESETS.glob("*.yaml")} - set(ACCELERATE_CONFIGS))
 
 
-def _file_options(config: str, known: set[str]) -> list[str]:
-    """A YAML file as command-line words."""
+def _program(member: Any) -> str:
+    """Name of the script that a class or function is of."""
+    return Path(sys.modules[member.__module__].__file__).stem
+
+
+def _build_parser(arguments_class: type) -> "HfArgumentParser":
+    """A parser that raises `_UsageError`, rather than print all options and exit."""
+    from transformers import HfArgumentParser
+
+    def fail(message: str) -> None:
+        raise _UsageError(message)
+
+    description = sys.modules[arguments_class.__module__].__doc__
+    parser = HfArgumentParser(
+        arguments_class, prog=_program(arguments_class), allow_abbrev=False, description=description
+    )
+    parser.error = fail
+    parser.add_argument("--debug", action="store_true", help="Show where an error came from.")
+    return parser
+
+
+def _config_of(argv: list[str]) -> str | None:
+    """The value of `--config`, the last one."""
+    found = None
+    for i, word in enumerate(argv):
+        if word == "--config" and i + 1 < len(argv):
+            found = argv[i + 1]
+        elif word.startswith("--config="):
+            found = word.partition("=")[2]
+    return found
+
+
+def _unknown(kind: str, name: Any, known: Collection[str]) -> str:
+    """That `name` is none of `known`, and which of them may have been meant."""
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"unknown {kind} {name!r}" + (f", did you mean {close[0]!r}?" if close else "")
+
+
+def _file_options(config: str, known: set[str], arguments_class: type) -> list[str]:
+    """A YAML file as command-line words, each option of which has been understood."""
     path = Path(config)
     if not path.is_file():
         if config not in preset_names():
             presets = ", ".join(preset_names())
             raise FileNotFoundError(f"config must be a YAML file or one of the presets {presets}, got {config!r}")
         path = PRESETS / f"{config}.yaml"
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise ValueError(f"config {path} must hold a mapping of options to values, got {type(values).__name__}")
-    if unknown := sorted(set(values) - known):
-        raise ValueError(f"config {path} holds unknown options {unknown}, accepted are {sorted(known)}")
+    parser = _build_parser(arguments_class)
+    for action in parser._actions:
+        action.required = False  # one option at a time, to name the file for its faults
     words = []
-    for name, value in values.items():
+    for name, value in _read_yaml(path).items():
+        if name not in known:
+            raise ValueError(f"config {path}: {_unknown('option', name, known)}")
         if value is None:
             continue
         if isinstance(value, str) and value.endswith(".json") and (path.parent / value).is_file():
             value = path.parent / value  # a preset names the model configuration beside it
-        words += [f"--{name}", *(str(item) for item in (value if isinstance(value, list) else [value]))]
+        if any(isinstance(item, (dict, list)) or item is None for item in _items(value)):
+            raise ValueError(f"config {path}: {name} must be a value or a list of values, got {type(value).__name__}")
+        try:
+            option = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
+            superfluous = parser.parse_known_args(option)[1]
+        except (_UsageError, ValueError) as error:
+            raise ValueError(f"config {path}: {first_line(error)}") from error
+        if superfluous:
+            raise ValueError(f"config {path}: {name} must be a single value, got {value!r}")
+        words += option
     return words
 
 
+def _read_yaml(path: Path) -> dict[Any, Any]:
+    """A mapping from a YAML file; a key that is there twice is a mistake."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            keys = [key.value for key, _ in node.value]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise ValueError(f"{twice[0]} is there twice")
+            return super().construct_mapping(node, deep)
+
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        raise ValueError(f"config {path} cannot be read: {first_line(error)}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"config {path} must hold a mapping of options to values, got {type(values).__name__}")
+    return values
+
+
 def load_model_config(name_or_path: str) -> dict[str, Any]:
-    """Content of a `config.json`: of a JSON file, of a folder, or of a repository on the Hub."""
+    """
+    Content of a `config.json`: of a JSON file, of a folder, or of a repository on the Hub.
+
+    Raises:
+        ValueError, OSError: There is none, or it holds no JSON object.
+    """
     path = Path(name_or_path)
     if path.is_dir():
         path = path / "config.json"
@@ -227,15 +383,16 @@ def load_model_config(name_or_path: str) -> dict[str, Any]:
             raise FileNotFoundError(
                 f"model_config_name_or_path must be a JSON file, got {name_or_path!r}: no such file"
             )
-        path = Path(hf_hub_download(name_or_path, "config.json"))
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        raise ValueError(f"model_config_name_or_path {path} must hold a JSON object, got {type(config).__name__}")
-    return config
+        from huggingface_hub import hf_hub_download
 
-
-def check_config_keys(config: dict[str, Any], known: set[str], model_class: str) -> None:
-    """Raise `ValueError` for keys that the model does not have: the libraries would ignore a misspelt one."""
-    unknown = sorted(key for key in config if key not in known and not key.startswith("_"))
-    if unknown:
-        raise ValueError(f"model_config_name_or_path: {model_class} has no {unknown}, accepted are {sorted(known)}")
+        try:
+            path = Path(hf_hub_download(name_or_path, "config.json"))
+        except (OSError, ValueError) as error:  # huggingface_hub's errors are among these
+            raise OSError(
+                f"model_config_name_or_path must be a JSON file, a folder with config.json or a Hub repository, got "
+                f"{name_or_path!r}: {first_line(error)}"
+            ) from error
+    try:
+        return read_json(path)
+    except OSError as error:
+        raise OSError(f"model_config_name_or_path {path} cannot be read: {first_line(error)}") from error

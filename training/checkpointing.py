@@ -7,9 +7,8 @@ removed. A run that is killed anywhere leaves the previous checkpoint as it was.
 """
 
 import copy
-import json
-import re
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,55 +23,15 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from fqgan_hf.files import MANIFEST, fsync, sha256, write_json
+from fqgan_hf.failures import first_line
+from fqgan_hf.files import MANIFEST, fsync, publish_files, sha256, write_json
+from fqgan_hf.training.resuming import check_resumable, list_checkpoints, read_checkpoint
+from fqgan_hf.training.writing import named_errors
 
 
 logger = get_logger(__name__)
 
 EMA_FILE = "ema.safetensors"
-
-
-def list_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
-    found = {}
-    for path in Path(output_dir).glob("checkpoint-*"):
-        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        if match and (path / MANIFEST).is_file():
-            found[int(match[1])] = path
-    return [found[step] for step in sorted(found)]
-
-
-def find_checkpoint(output_dir: str | Path, resume_from_checkpoint: str | None) -> Path | None:
-    """
-    The checkpoint to resume from.
-
-    Args:
-        output_dir (`str` or `Path`): The run's folder.
-        resume_from_checkpoint (`str`, *optional*): `"latest"`, a path, or None for a fresh start.
-
-    Returns:
-        `Path`, or None: without `resume_from_checkpoint`, or for `"latest"` when the run has written none yet.
-
-    Raises:
-        ValueError: A fresh start in a folder that holds checkpoints, or a path that is no complete checkpoint.
-    """
-    existing = list_checkpoints(output_dir)
-    if resume_from_checkpoint is None:
-        if existing:
-            raise ValueError(
-                f"output_dir {output_dir} already holds {existing[-1].name}: pass --resume_from_checkpoint latest "
-                "to go on, or another --output_dir"
-            )
-        return None
-    if resume_from_checkpoint == "latest":
-        return existing[-1] if existing else None
-    path = Path(resume_from_checkpoint)
-    if not (path / MANIFEST).is_file():
-        raise ValueError(
-            f"resume_from_checkpoint must be `latest` or a complete checkpoint (a folder with {MANIFEST}), "
-            f"got {str(path)!r}"
-        )
-    return path
 
 
 def save_checkpoint(
@@ -109,14 +68,16 @@ def save_checkpoint(
                 save_file({str(i): tensor.contiguous() for i, tensor in enumerate(averages)}, temporary / EMA_FILE)
                 state = {**state, "ema_optimization_step": ema.optimization_step}
             _complete(temporary, final, step, state)
-    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk speaks through each of these
-        free = shutil.disk_usage(output_dir).free  # torch does not name the cause
+    except BaseException as error:
+        free = shutil.disk_usage(output_dir).free
         shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, (OSError, RuntimeError, SafetensorError)):  # a full disk speaks through each of these
+            raise
         previous = list_checkpoints(output_dir)
         kept = f"the last complete one is {previous[-1]}" if previous else "there is no earlier one"
         raise OSError(
-            f"checkpoint {final} could not be written with {free:,} bytes free: {error}; {kept}. "
-            "Make room and go on with --resume_from_checkpoint latest"
+            f"checkpoint {final} could not be written with {free:,} bytes free; {kept}. Make room and go on with "
+            f"--resume_from_checkpoint latest ({first_line(error)})"
         ) from error
     if accelerator.is_main_process and total_limit is not None:
         for old in list_checkpoints(output_dir)[:-total_limit]:
@@ -143,51 +104,93 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def load_checkpoint(accelerator: Accelerator, path: Path, state: dict[str, Any], ema: EMAModel | None = None) -> int:
+def load_checkpoint(
+    accelerator: Accelerator, path: Path, state: dict[str, Any], max_train_steps: int, ema: EMAModel | None = None
+) -> int:
     """
-    Restore everything that `save_checkpoint` wrote; every process calls this.
+    Restore what `save_checkpoint` wrote, under the options of this run; every process calls this.
+
+    Optimizers get their moments back, but keep their own learning rate, betas, epsilon and decay, and schedulers their
+    own curve, at the step that was reached.
 
     Args:
         accelerator (`Accelerator`): With the same models, optimizers and schedulers prepared.
         path (`Path`): A complete checkpoint.
-        state (`dict`): Must equal what was saved: what the position in the data follows from.
+        state (`dict`): What this run writes into checkpoints; see `check_resumable` for what must be equal.
+        max_train_steps (`int`): Where the run ends.
         ema (`EMAModel`, *optional*): Receives the averaged weights.
 
     Returns:
         `int`: Optimizer steps done.
 
     Raises:
-        ValueError: A file is missing or damaged, or the run's settings differ from the saved ones.
+        ValueError: A file is missing or damaged, or the run is another one.
     """
-    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    for name, expected in manifest["files"].items():
+    manifest = read_checkpoint(path)
+    check_resumable(path, manifest, state)
+    if manifest["step"] > max_train_steps:
+        raise ValueError(
+            f"max_train_steps must be at least {manifest['step']}, the steps done in {path}, got {max_train_steps}"
+        )
+    if (ema is not None) != (EMA_FILE in manifest["files"]):
+        raise ValueError(f"use_ema must be as in {path}, which was written {'with' if ema is None else 'without'} it")
+    _check_files(path, manifest["files"])
+    own_settings = _settings(accelerator)
+    try:
+        accelerator.load_state(str(path))
+        if ema is not None:
+            _load_averages(ema, path, manifest["state"]["ema_optimization_step"], accelerator.device)
+    except Exception as error:  # each file is as it was written, so it is for something else
+        raise ValueError(f"{path} does not fit this run: {first_line(error)}") from error
+    _keep_settings(accelerator, own_settings)
+    if accelerator.step % accelerator.gradient_accumulation_steps:
+        accelerator.step = 0  # counts batches, of which a step may now have another number
+    return manifest["step"]
+
+
+def _check_files(path: Path, files: dict[str, dict[str, Any]]) -> None:
+    for name, expected in files.items():
         file = path / name
         if not file.is_file() or file.stat().st_size != expected["bytes"] or sha256(file) != expected["sha256"]:
             raise ValueError(
                 f"checkpoint {path} is damaged: {name} does not have the content that was written. "
                 "Resume from an older one by its path"
             )
-    for name, value in state.items():
-        if manifest["state"].get(name) != value:
-            raise ValueError(
-                f"cannot resume from {path}: {name} was {manifest['state'].get(name)!r} and is now {value!r}, "
-                "so that the data would not continue where they stopped"
-            )
-    if (ema is not None) != (EMA_FILE in manifest["files"]):
-        raise ValueError(f"use_ema must be as in {path}, which was written {'with' if ema is None else 'without'} it")
-    accelerator.load_state(str(path))
-    if ema is not None:
-        tensors = load_file(path / EMA_FILE)
-        averages = [
-            distribute_tensor(tensors[str(i)].to(like.device), like.device_mesh, like.placements)
-            if isinstance(like, DTensor)
-            else tensors[str(i)]
-            for i, like in enumerate(ema.shadow_params)
-        ]
-        step = manifest["state"]["ema_optimization_step"]
-        ema.load_state_dict({"shadow_params": averages, "optimization_step": step})
-        ema.to(accelerator.device)
-    return manifest["step"]
+
+
+def _load_averages(ema: EMAModel, path: Path, optimization_step: int, device: torch.device) -> None:
+    tensors = load_file(path / EMA_FILE)
+    averages = [
+        distribute_tensor(tensors[str(i)].to(like.device), like.device_mesh, like.placements)
+        if isinstance(like, DTensor)
+        else tensors[str(i)]
+        for i, like in enumerate(ema.shadow_params)
+    ]
+    ema.load_state_dict({"shadow_params": averages, "optimization_step": optimization_step})
+    ema.to(device)
+
+
+def _settings(accelerator: Accelerator) -> list[list[dict[str, Any]]]:
+    """What the options of the run made of each group of parameters of each optimizer."""
+    return [
+        [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+        for optimizer in accelerator._optimizers
+    ]
+
+
+def _keep_settings(accelerator: Accelerator, settings: list[list[dict[str, Any]]]) -> None:
+    """Put back what loading has replaced by the options of the run that wrote the checkpoint."""
+    for optimizer, groups in zip(accelerator._optimizers, settings, strict=True):
+        for group, own in zip(optimizer.param_groups, groups, strict=True):
+            group.update(own)
+    for wrapped in accelerator._schedulers:
+        scheduler = wrapped.scheduler
+        groups = scheduler.optimizer.param_groups
+        scheduler.base_lrs = [group["initial_lr"] for group in groups]
+        factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
+        scheduler._last_lr = [rate * factor for rate, factor in zip(scheduler.base_lrs, factors, strict=True)]
+        for group, rate in zip(groups, scheduler._last_lr, strict=True):
+            group["lr"] = rate
 
 
 def unsharded(model: nn.Module) -> nn.Module:
@@ -209,19 +212,19 @@ def unsharded(model: nn.Module) -> nn.Module:
 
 def export(components: Iterable[Any], output_dir: str | Path) -> None:
     """
-    Save models and processors in `from_pretrained` form directly in `output_dir`.
+    Save models and processors in `from_pretrained` form directly in `output_dir`, all of them or none.
 
-    Each file replaces its predecessor in one step, weights before configurations, so that a folder with a new
-    `config.json` has the new weights.
+    Whoever finds a `config.json` there finds the weights that belong to it. See `publish_files`.
+
+    Raises:
+        OSError: There is no room for it, for example; what was there before is as it was.
     """
     output_dir = Path(output_dir)
-    staging = output_dir / "export.tmp"
-    shutil.rmtree(staging, ignore_errors=True)
-    for component in components:
-        component.save_pretrained(str(staging))
-    for path in sorted(staging.iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
-        path.chmod(0o644)  # safetensors writes 0600, which another user could not load
-        fsync(path)
-        path.replace(output_dir / path.name)
-    staging.rmdir()
-    fsync(output_dir)
+    with (
+        named_errors(f"the model in {output_dir}"),
+        tempfile.TemporaryDirectory(prefix=".export.", suffix=".tmp", dir=output_dir) as folder,
+    ):
+        staging = Path(folder, "model")
+        for component in components:
+            component.save_pretrained(str(staging))
+        publish_files(staging, output_dir)

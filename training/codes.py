@@ -11,123 +11,30 @@ at all, and the manifest comes last: without it the extraction is not finished a
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from datasets.data_files import DataFilesList
 from torch.utils.data import Dataset
 
-from fqgan_hf.files import MANIFEST, fsync, sha256, write_json
+from fqgan_hf.failures import first_line
+from fqgan_hf.files import MANIFEST, sha256, write_json
 from fqgan_hf.modeling.modeling_far import grid_to_sequence
-from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.crops import CROPS, draw_view
-from fqgan_hf.training.data import LabelledImages, check_bad_share
+from fqgan_hf.training.codes_manifest import CodesManifest
+from fqgan_hf.training.crops import draw_view
+from fqgan_hf.training.data import check_bad_share
+from fqgan_hf.training.writing import atomic_file
 
 
 EXTRACTION_KEY = b"fqgan_hf.extraction"
 SKIPPED_KEY = b"fqgan_hf.skipped"
-
-
-@dataclass
-class CodesManifest:
-    """
-    What a store of codes is.
-
-    Args:
-        tokenizer (`str`): Name or path of the tokenizer that made the codes.
-        tokenizer_fingerprint (`str`): Its `fingerprint()`.
-        num_codebooks, codebook_size (`int`): K and V.
-        grid (`list[int]`): Height and width of the code grid.
-        resolution (`int`): Side of the crops, in pixels.
-        crop (`str`): `"plain"`, `"flip"` or `"ten-crop"`.
-        views (`list[str]`): Name of each view of an image, in order.
-        source (`str`): Where the images came from.
-        shard_size (`int`): Images per shard.
-        num_rows (`int`): Images in all, whether or not they could be read.
-        id2label (`dict[str, str]`): Class id to name.
-        shards (`list[dict]`): `file`, `rows` and `sha256` of each shard, in the order of the images.
-        skipped (`list[str]`): Ids of the images that could not be read and have no row.
-    """
-
-    tokenizer: str
-    tokenizer_fingerprint: str
-    num_codebooks: int
-    codebook_size: int
-    grid: list[int]
-    resolution: int
-    crop: str
-    views: list[str]
-    source: str
-    shard_size: int
-    num_rows: int
-    id2label: dict[str, str]
-    shards: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    format_version: int = 1
-
-    @classmethod
-    def describe(
-        cls, model: FQGANModel, tokenizer: str, images: LabelledImages, crop: str, resolution: int, shard_size: int = 0
-    ) -> "CodesManifest":
-        """Of the codes that a tokenizer gives for views of images, whether they are going to be stored or not."""
-        return cls(
-            tokenizer=tokenizer,
-            tokenizer_fingerprint=model.fingerprint(),
-            num_codebooks=model.config.num_codebooks,
-            codebook_size=model.config.codebook_size,
-            grid=list(model.grid_size(resolution, resolution)),
-            resolution=resolution,
-            crop=crop,
-            views=CROPS[crop][0],
-            source=images.source,
-            shard_size=shard_size,
-            num_rows=len(images),
-            id2label={str(i): name for i, name in enumerate(images.label_names)},
-        )
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Shape of one row's codes, `(views, num_codebooks, height, width)`."""
-        return (len(self.views), self.num_codebooks, *self.grid)
-
-    def identity(self) -> bytes:
-        """What all shards of one extraction have in common; a shard carries it in its metadata."""
-        content = asdict(self)
-        del (
-            content["shards"],
-            content["skipped"],
-            content["tokenizer"],
-        )  # the fingerprint says which tokenizer; its path may change
-        return json.dumps(content, sort_keys=True).encode()
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "CodesManifest":
-        """
-        Read the manifest of `folder`.
-
-        Raises:
-            FileNotFoundError: There is none: no codes, or an extraction that has not ended.
-            ValueError: Of another version, or damaged.
-        """
-        path = Path(folder) / MANIFEST
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"codes_dir must be a folder written by extract_codes, got {str(folder)!r}: no {MANIFEST} "
-                "(an extraction that was stopped continues when it is run again)"
-            )
-        try:
-            manifest = cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a manifest of codes: {error}") from error
-        if manifest.format_version != 1:
-            raise ValueError(f"{path}: format_version must be 1, got {manifest.format_version}")
-        return manifest
 
 
 def shard_name(number: int) -> str:
@@ -167,11 +74,8 @@ def write_shard(
             "codes": pa.FixedSizeListArray.from_arrays(values, int(np.prod(manifest.shape))),
         }
     ).replace_schema_metadata({EXTRACTION_KEY: manifest.identity(), SKIPPED_KEY: json.dumps(list(skipped)).encode()})
-    temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    fsync(temporary)
-    temporary.replace(path)
-    fsync(path.parent)
+    with atomic_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def is_written(path: Path, manifest: CodesManifest, num_images: int) -> bool:
@@ -179,13 +83,12 @@ def is_written(path: Path, manifest: CodesManifest, num_images: int) -> bool:
     Whether a shard of so many images is there already, from a run that was stopped.
 
     Raises:
-        ValueError: The file belongs to another extraction.
+        ValueError: The file belongs to another extraction, or is damaged.
     """
     if not path.is_file():
         return False
-    metadata = pq.read_metadata(path)
-    num_found = metadata.num_rows + len(skipped_in(path))
-    if (metadata.metadata or {}).get(EXTRACTION_KEY) != manifest.identity() or num_found != num_images:
+    identity, num_rows, skipped = _describe(path, "output_dir")
+    if identity != manifest.identity() or num_rows + len(skipped) != num_images:
         raise ValueError(
             f"output_dir holds {path.name} of another extraction (other tokenizer, data or crops): "
             "choose another folder or empty this one"
@@ -193,9 +96,17 @@ def is_written(path: Path, manifest: CodesManifest, num_images: int) -> bool:
     return True
 
 
-def skipped_in(path: Path) -> list[str]:
-    """Ids of the images that a shard lacks because they could not be read."""
-    return json.loads((pq.read_metadata(path).metadata or {}).get(SKIPPED_KEY, b"[]"))
+def _describe(path: Path, option: str) -> tuple[bytes | None, int, list[str]]:
+    """Of a shard the identity of its extraction, the number of rows, and the ids of the images that it lacks."""
+    try:
+        file = pq.read_metadata(path)
+        metadata = file.metadata or {}
+        skipped = json.loads(metadata.get(SKIPPED_KEY, b"[]"))
+    except (ValueError, OSError, pa.ArrowException, RecursionError) as error:
+        raise ValueError(
+            f"{option} {path.parent} is damaged: {path.name} is no whole parquet file: {error}"
+        ) from error
+    return metadata.get(EXTRACTION_KEY), file.num_rows, skipped
 
 
 def finish(folder: Path, manifest: CodesManifest) -> None:
@@ -203,15 +114,16 @@ def finish(folder: Path, manifest: CodesManifest) -> None:
     Hash all shards and write the manifest, which makes the store valid.
 
     Raises:
-        ValueError: More images were skipped than may be.
+        ValueError: A shard is missing, or more images were skipped than may be.
     """
     manifest.shards, manifest.skipped = [], []
-    for path in sorted(folder.glob("shard-*.parquet")):
-        rows = pq.read_metadata(path).num_rows
-        manifest.shards.append({"file": path.name, "rows": rows, "sha256": sha256(path)})
-        manifest.skipped += skipped_in(path)
-    num_found = sum(shard["rows"] for shard in manifest.shards) + len(manifest.skipped)
-    assert num_found == manifest.num_rows, "a shard is missing"
+    for number in range(-(-manifest.num_rows // manifest.shard_size)):
+        path = folder / shard_name(number)
+        if not path.is_file():
+            raise FileNotFoundError(f"output_dir {folder}: {path.name} has disappeared, run the extraction again")
+        _, num_rows, skipped = _describe(path, "output_dir")
+        manifest.shards.append({"file": path.name, "rows": num_rows, "sha256": sha256(path)})
+        manifest.skipped += skipped
     check_bad_share(set(manifest.skipped), manifest.num_rows)
     write_json(folder / MANIFEST, asdict(manifest))
 
@@ -221,15 +133,34 @@ def load_rows(folder: str | Path, manifest: CodesManifest, cache_dir: str | None
     All rows, in order.
 
     Raises:
-        ValueError: A shard is missing or does not have the content that was written.
+        ValueError: A shard is missing, does not have the content that was written, or is of another extraction.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
+    files, identity = [], manifest.identity()
     for shard in manifest.shards:
         path = folder / shard["file"]
         if not path.is_file() or sha256(path) != shard["sha256"]:
             raise ValueError(f"codes_dir {folder} is damaged: {shard['file']} is missing or was changed")
-    files = [str(folder / shard["file"]) for shard in manifest.shards]
-    return datasets.load_dataset("parquet", data_files={"train": files}, split="train", cache_dir=cache_dir)
+        found, num_rows, _ = _describe(path, "codes_dir")
+        if found != identity or num_rows != shard["rows"]:
+            raise ValueError(
+                f"codes_dir {folder} is damaged: {MANIFEST} was changed, or is not that of {shard['file']}"
+            )
+        files.append(str(path))
+    # As a finished list: names are read as patterns otherwise. The hashes tell whether what is cached is this.
+    data_files = DataFilesList(files, [(shard["sha256"],) for shard in manifest.shards])
+    try:
+        rows = datasets.load_dataset("parquet", data_files={"train": data_files}, split="train", cache_dir=cache_dir)
+    except Exception as error:
+        reason = first_line(error.__cause__ or error)
+        raise ValueError(f"codes_dir {folder} cannot be read: {reason}") from error
+    labels = pc.min_max(rows.data.column("label")).as_py() if len(rows) else {"min": 0, "max": 0}
+    if not 0 <= labels["min"] <= labels["max"] < len(manifest.id2label):
+        raise ValueError(
+            f"codes_dir {folder}: labels must be in [0, {len(manifest.id2label) - 1}], got {labels['min']} to "
+            f"{labels['max']}"
+        )
+    return rows
 
 
 class CodeSequences(Dataset):

@@ -7,21 +7,29 @@ a second machine or a resumed run draws the same crop for the same sample.
 Shapes: C channels, H W pixels.
 """
 
+import contextlib
+import glob
 import io
 import logging
+import os
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
 import torch
+from datasets.data_files import DataFilesDict, DataFilesList, get_data_patterns
 from datasets.utils.file_utils import xopen
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
+from fqgan_hf.failures import first_line
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor, load_image
 from fqgan_hf.training.arguments import ImageDataArguments
 from fqgan_hf.training.crops import CROPS, center_crop, draw_view, random_crop, to_pixel_values
+from fqgan_hf.training.data_folder import fingerprint, list_data_folder
 
 
 logger = logging.getLogger(__name__)
@@ -90,6 +98,7 @@ class LabelledImages:
         source (`str`): What the data are called; images without a file of their own are named by it and their index.
         root (`Path`, *optional*): Image files are named by their path below this folder.
         bad (`BadImages`, *optional*): Counts unreadable images. Without it the first one raises.
+        fingerprint (`str`): What other data do not have.
 
     Attributes:
         label_names (`list[str]`): Name of each class.
@@ -103,6 +112,7 @@ class LabelledImages:
         source: str,
         root: Path | None = None,
         bad: BadImages | None = None,
+        fingerprint: str = "",
     ):
         self.rows = dataset.cast_column(image_column, datasets.Image(decode=False))
         self.image_column = image_column
@@ -110,6 +120,7 @@ class LabelledImages:
         self.source = source
         self.root = root
         self.bad = bad
+        self.fingerprint = fingerprint
         self.label_names = ["unlabelled"] if label_column is None else dataset.features[label_column].names
 
     def __len__(self) -> int:
@@ -119,7 +130,7 @@ class LabelledImages:
         row = self.rows[index]
         stored = row[self.image_column]
         image = decode_image(stored, self.name(index))
-        return image, 0 if self.label_column is None else row[self.label_column]
+        return image, _label(row, self.label_column)
 
     def read(self, indices: Sequence[int], position: int) -> tuple[Image.Image, int]:
         """Picture and label of `indices[position]`, or if it is unreadable and may be, of the next of `indices`."""
@@ -153,6 +164,7 @@ class StreamedImages:
         source (`str`): What the data are called.
         num_images (`int`): In one pass; the length of an epoch.
         bad (`BadImages`, *optional*): Counts unreadable images. Without it the first one raises.
+        fingerprint (`str`): What other data do not have.
 
     Attributes:
         label_names (`list[str]`): Name of each class.
@@ -166,6 +178,7 @@ class StreamedImages:
         source: str,
         num_images: int,
         bad: BadImages | None = None,
+        fingerprint: str = "",
     ):
         self.stream = stream.cast_column(image_column, datasets.Image(decode=False))
         self.image_column = image_column
@@ -175,6 +188,7 @@ class StreamedImages:
         self.source = source
         self.num_images = num_images
         self.bad = bad
+        self.fingerprint = fingerprint
 
     def __len__(self) -> int:
         return self.num_images
@@ -185,7 +199,20 @@ class StreamedImages:
 
     def decode(self, row: dict, position: int) -> tuple[Image.Image, int]:
         image = decode_image(row[self.image_column], self.name(row, position))
-        return image, 0 if self.label_column is None else row[self.label_column]
+        return image, _label(row, self.label_column)
+
+
+def _label(row: dict, column: str | None) -> int:
+    """Class id; 0 where there are no classes, -1 where this image has none, as `datasets` itself says it."""
+    if column is None:
+        return 0
+    return -1 if row[column] is None else row[column]
+
+
+def check_label(label: int, label_names: Sequence[str], name: str) -> None:
+    """Raise `ValueError` where an image that needs a class has none."""
+    if not 0 <= label < len(label_names):
+        raise ValueError(f"image {name!r} has label {label}: is this a split without labels?")
 
 
 def decode_image(stored: dict, name: str) -> Image.Image:
@@ -196,7 +223,7 @@ def decode_image(stored: dict, name: str) -> Image.Image:
             with xopen(stored["path"], "rb") as file:  # a path, or where in an archive or on the Hub
                 content = file.read()
         return load_image(io.BytesIO(content))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, TypeError) as error:  # TypeError: neither content nor a path
         raise UnreadableImageError(f"image {name!r} cannot be read: {error}") from error
 
 
@@ -212,34 +239,39 @@ def load_images(args: ImageDataArguments, split: str | None = None) -> LabelledI
         ValueError: No images, no such split or column, or a choice of columns that has to be made.
     """
     streaming = getattr(args, "streaming", False)
-    dataset, source, root = open_dataset(args, split, streaming)
+    source = open_source(args, split, streaming)
     if streaming and split is None:
-        return _stream_images(args, dataset, source)
+        return _stream_images(args, source)
+    dataset = source.dataset
     if streaming:  # what is validated on is so little that it can be held
-        rows = list(dataset.take(args.max_validation_samples))
-        dataset = datasets.Dataset.from_list(rows, features=dataset.features)
+        with _reading(args):
+            rows = list(dataset.take(args.max_validation_samples))
+            dataset = datasets.Dataset.from_list(rows, features=dataset.features)
     image_column = find_image_column(dataset, args.image_column)
     label_column = find_label_column(dataset, args.label_column)
     if label_column is not None and not isinstance(dataset.features[label_column], datasets.ClassLabel):
-        dataset = dataset.class_encode_column(label_column)
+        with _reading(args):
+            dataset = dataset.class_encode_column(label_column)
     if args.max_train_samples is not None and split is None:
         dataset = dataset.select(range(min(args.max_train_samples, len(dataset))))
     if len(dataset) == 0:
-        raise ValueError(f"the data must hold at least one image, got none in {source}")
+        raise ValueError(f"the data must hold at least one image, got none in {source.name}")
     bad = bad_images_of(args, len(dataset), split) if args.skip_bad_images else None
-    return LabelledImages(dataset, image_column, label_column, source, root, bad)
+    return LabelledImages(dataset, image_column, label_column, source.name, source.root, bad, source.fingerprint)
 
 
-def _stream_images(args: ImageDataArguments, stream: datasets.IterableDataset, source: str) -> StreamedImages:
+def _stream_images(args: ImageDataArguments, source: "Source") -> StreamedImages:
+    stream = source.dataset
     if stream.features is None:
-        stream = stream._resolve_features()  # from its first rows, as `datasets` does where it needs them
+        with _reading(args):
+            stream = stream._resolve_features()  # from its first rows, as `datasets` does where it needs them
     told = (stream.info.splits or {}).get(str(stream.split))
     num_images = args.streaming_samples or (told.num_examples if told is not None else None)
     if not num_images:
-        raise ValueError(f"streaming_samples must be given: {source} does not tell how many images it holds")
+        raise ValueError(f"streaming_samples must be given: {source.name} does not tell how many images it holds")
     columns = find_image_column(stream, args.image_column), find_label_column(stream, args.label_column)
     bad = bad_images_of(args, num_images) if args.skip_bad_images else None
-    return StreamedImages(stream, *columns, source, num_images, bad)
+    return StreamedImages(stream, *columns, source.name, num_images, bad, source.fingerprint)
 
 
 def bad_images_of(args: ImageDataArguments, num_images: int, split: str | None = None) -> BadImages:
@@ -249,25 +281,90 @@ def bad_images_of(args: ImageDataArguments, num_images: int, split: str | None =
     return BadImages(num_images, None if folder is None else Path(folder, name))
 
 
-def open_dataset(
-    args: ImageDataArguments, split: str | None = None, streaming: bool = False
-) -> tuple[datasets.Dataset | datasets.IterableDataset, str, Path | None]:
-    """What the arguments name, its source's name, and its folder if it is one."""
-    options = {"cache_dir": args.cache_dir, "streaming": streaming}
+@dataclass
+class Source:
+    """
+    A split of a data set, open.
+
+    Args:
+        dataset (`datasets.Dataset` or `datasets.IterableDataset`): Its rows.
+        name (`str`): What it is called.
+        root (`Path`, *optional*): Its folder, if it is one.
+        fingerprint (`str`): What other data do not have: names and sizes of the files, or the Hub's revision.
+    """
+
+    dataset: datasets.Dataset | datasets.IterableDataset
+    name: str
+    root: Path | None
+    fingerprint: str
+
+
+@contextlib.contextmanager
+def _reading(args: ImageDataArguments) -> Iterator[None]:
+    """Errors of `datasets`, which are of many kinds, as a `ValueError` that says what was read."""
+    try:
+        yield
+    except Exception as error:
+        option = "dataset_name" if args.train_data_dir is None else "train_data_dir"
+        reason = first_line(error.__cause__ or error)
+        raise ValueError(f"{option} {getattr(args, option)!r} cannot be read: {reason}") from error
+
+
+def open_source(args: ImageDataArguments, split: str | None = None, streaming: bool = False) -> Source:
+    """What the arguments name."""
     if args.train_data_dir is not None:
-        root = Path(args.train_data_dir).resolve()
-        if not any(path.is_file() for path in root.rglob("*")):
-            raise ValueError(f"train_data_dir must hold images, parquet or tar files, got the empty folder {root}")
-        kinds = {"*.parquet": "parquet", "*.tar": "webdataset"}
-        pattern = next((pattern for pattern in kinds if any(root.rglob(pattern))), "*")
-        files = {"train": str(root / "**" / pattern)}
-        kind = kinds.get(pattern, "imagefolder")
-        return datasets.load_dataset(kind, data_files=files, split="train", **options), root.name, root
-    splits = datasets.load_dataset(args.dataset_name, args.dataset_config_name, **options)
-    name = split or args.split
-    if name not in splits:
-        raise ValueError(f"split must be one of {sorted(splits)} in {args.dataset_name}, got {name!r}")
-    return splits[name], f"{Path(args.dataset_name).name}/{name}", None
+        return _open_folder(args, streaming)
+    return _open_dataset(args, split or args.split, streaming)
+
+
+def _open_folder(args: ImageDataArguments, streaming: bool) -> Source:
+    folder = list_data_folder(args.train_data_dir)
+    # A finished list, which `datasets` takes as it is. What is cached is known by the times of the files.
+    files = DataFilesList(folder.files, [(str(os.stat(file).st_mtime_ns),) for file in folder.files])
+    with _reading(args):
+        dataset = datasets.load_dataset(
+            folder.kind, data_files={"train": files}, split="train", cache_dir=args.cache_dir, streaming=streaming
+        )
+    return Source(dataset, folder.root.name, folder.root, folder.fingerprint())
+
+
+def _open_dataset(args: ImageDataArguments, split: str, streaming: bool) -> Source:
+    name, data_files, is_local = args.dataset_name, None, Path(args.dataset_name).is_dir()
+    if is_local:
+        name = str(Path(name).resolve())  # `datasets` has formats of its own under names such as "parquet"
+        data_files = _files_of_dataset(name) if glob.has_magic(name) else None
+    with _reading(args):
+        builder = datasets.load_dataset_builder(
+            name, args.dataset_config_name, cache_dir=args.cache_dir, data_files=data_files
+        )
+        if streaming:
+            splits = builder.as_streaming_dataset()
+        else:
+            builder.download_and_prepare()
+            splits = builder.as_dataset()
+    if split not in splits:
+        raise ValueError(f"split must be one of {sorted(splits)} in {args.dataset_name}, got {split!r}")
+    if is_local:
+        files = (builder.config.data_files or {}).get(split, ())
+        sizes = (os.stat(file).st_size if os.path.isfile(file) else None for file in files)
+        found = fingerprint(zip((os.path.relpath(file, name) for file in files), sizes, strict=True))
+    else:
+        found = fingerprint([(f"{name}@{builder.hash}", None), (split, None)])
+    return Source(splits[split], f"{Path(args.dataset_name).name}/{split}", None, found)
+
+
+def _files_of_dataset(folder: str) -> DataFilesDict:
+    """The files by split of a local dataset, for a path that `datasets` would take for a pattern."""
+    card = Path(folder, "README.md")
+    if card.is_file() and re.search("^configs:", card.read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
+        raise ValueError(
+            f"dataset_name: the path of a dataset with configurations must not hold *, ? or [: {folder!r}"
+        )
+    base = glob.escape(folder)
+    try:
+        return DataFilesDict.from_patterns(get_data_patterns(base), base_path=base)
+    except FileNotFoundError as error:
+        raise ValueError(f"dataset_name {folder!r} holds no data files") from error
 
 
 def find_image_column(dataset: datasets.Dataset | datasets.IterableDataset, name: str | None) -> str:
@@ -414,6 +511,7 @@ class ImageViews(Dataset):
 
     def prepare(self, image: Image.Image, label: int, epoch: int, *index: int) -> dict[str, torch.Tensor | int]:
         """The sample; which view it shows depends on the numbers."""
+        check_label(label, self.images.label_names, f"{self.images.source}/{index[-1]:08d}")
         view = 0 if self.seed is None else draw_view(self.seed, epoch, *index, num_views=len(self.views))
         pixel_values = to_pixel_values(self.make_views(image, self.resolution)[view])
         return {"pixel_values": pixel_values, "class_labels": label, "index": index[-1]}

@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 
 from fqgan_hf.modeling.modeling_far import grid_to_sequence
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.codes import CodeSequences, CodesManifest, load_rows
+from fqgan_hf.training.codes import CodeSequences, load_rows
+from fqgan_hf.training.codes_manifest import CodesManifest
 from fqgan_hf.training.data import ImageViews, LabelledImages, load_images, split_indices
 
 
@@ -25,6 +26,7 @@ class GeneratorData:
         training (`Dataset`): Keyed by the pairs of `EpochSampler`.
         held_out (`Dataset`): Keyed by position.
         num_samples (`int`): Images to train on.
+        fingerprint (`str`): What other data do not have.
         encoder (`FQGANModel`, *optional*): Encodes images on the fly; without it samples are codes.
     """
 
@@ -32,7 +34,13 @@ class GeneratorData:
     training: Dataset
     held_out: Dataset
     num_samples: int
+    fingerprint: str
     encoder: FQGANModel | None = None
+
+    @property
+    def source(self) -> str:
+        """Where the images came from."""
+        return self.manifest.source
 
     @torch.no_grad()
     def codes_of(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -68,6 +76,7 @@ def stored_codes(args, tokenizer_fingerprint: str | None) -> GeneratorData:
         CodeSequences(rows, manifest, indices, seed=args.seed),
         CodeSequences(held_out_rows, held_out_manifest, held_out[: args.max_validation_samples]),
         len(indices),
+        manifest.content_fingerprint(),
     )
 
 
@@ -88,6 +97,7 @@ def encoded_images(args, tokenizer: FQGANModel) -> GeneratorData:
         ImageViews(images, indices, args.crop, resolution, seed=args.seed),
         ImageViews(held_out_images, held_out[: args.max_validation_samples], args.crop, resolution),
         len(indices),
+        images.fingerprint,
         tokenizer,
     )
 

@@ -1,84 +1,31 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""What the training loops share: the accelerator, the plan of steps, seeding and guarded updates."""
+"""What the training loops share: the plan of steps, seeding and guarded updates."""
 
 import contextlib
-import importlib.util
-import os
+import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.logging import get_logger
-from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from huggingface_hub import HfApi, get_token
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from fqgan_hf.failures import raise_if_interrupted
 from fqgan_hf.training.arguments import TrainingArguments
 from fqgan_hf.training.checkpointing import whole
 from fqgan_hf.training.data import EpochSampler
+from fqgan_hf.training.model_config import model_fields
+from fqgan_hf.training.resuming import recorded_options
 from fqgan_hf.training.streaming import StreamLoader
 
 
 logger = get_logger(__name__)
-
-
-def build_accelerator(args: TrainingArguments) -> Accelerator:
-    """The accelerator of a run, with seeds set and its trackers started."""
-    if args.report_to not in (None, "all") and importlib.util.find_spec(args.report_to) is None:
-        raise ValueError(f"report_to={args.report_to!r} needs the package {args.report_to}, which is not installed")
-    accelerator = Accelerator(
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        mixed_precision=args.mixed_precision,
-        log_with=args.report_to,
-        project_config=ProjectConfiguration(
-            project_dir=args.output_dir, logging_dir=str(Path(args.output_dir) / "logs")
-        ),
-        # One scheduler step per optimizer step, whatever the number of processes.
-        step_scheduler_with_optimizer=False,
-    )
-    check_launch(accelerator)
-    if args.push_to_hub and accelerator.is_main_process:
-        check_hub(args)
-    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    if args.report_to is not None:
-        config = {name: value for name, value in asdict(args).items() if isinstance(value, (int, float, str, bool))}
-        config.pop("hub_token", None)  # trackers may be public
-        accelerator.init_trackers("fqgan-hf", config=config)
-    set_seed(args.seed)
-    return accelerator
-
-
-def check_launch(accelerator: Accelerator) -> None:
-    """Raise `ValueError` where several processes were started but do not know of each other."""
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    if world_size != accelerator.num_processes:
-        raise ValueError(
-            f"the launcher started {world_size} processes, but each would work alone: "
-            "without GPUs set ACCELERATE_USE_CPU=true"
-        )
-
-
-def check_hub(args: TrainingArguments) -> None:
-    """
-    Make sure, before anything is computed, that the result of a run can be published; creates the repository.
-
-    Raises:
-        ValueError: There is no token, or with it the repository cannot be created.
-    """
-    token = args.hub_token or get_token()
-    if token is None:
-        raise ValueError("push_to_hub needs a token: log in by `hf auth login`, set HF_TOKEN, or pass --hub_token")
-    try:
-        HfApi(token=token).create_repo(args.hub_model_id, private=args.hub_private_repo or None, exist_ok=True)
-    except (OSError, ValueError) as error:  # huggingface_hub's errors are among these
-        raise ValueError(f"push_to_hub: the repository {args.hub_model_id!r} is out of reach: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -126,6 +73,27 @@ class TrainingPlan:
         return position if self.streams is None else {**position, "streams": self.streams}
 
 
+def state_of_run(
+    accelerator: Accelerator, args: TrainingArguments, plan: TrainingPlan, data: Any, model: nn.Module
+) -> dict[str, Any]:
+    """
+    What checkpoints say of a run; see `check_resumable`.
+
+    Args:
+        accelerator (`Accelerator`), args (`TrainingArguments`), plan (`TrainingPlan`): The run's.
+        data: With attributes `source` and `fingerprint`.
+        model (`nn.Module`): As built, not wrapped.
+    """
+    config = {name: getattr(model.config, name) for name in model_fields(type(model).__name__)}
+    return {
+        "data": {"source": data.source, "fingerprint": data.fingerprint},
+        "options": recorded_options(args),
+        **plan.position,
+        "precision": accelerator.mixed_precision,
+        "model": json.loads(json.dumps(config)),  # tuples as they are read again
+    }
+
+
 def build_dataloader(
     dataset: Dataset, plan: TrainingPlan, args: TrainingArguments, num_workers: int
 ) -> DataLoader | StreamLoader:
@@ -150,6 +118,7 @@ def training_batches(
     if isinstance(dataloader, StreamLoader):
         numbers = range(first_step * plan.batches_per_step, plan.max_train_steps * plan.batches_per_step)
         for number, batch in zip(numbers, dataloader.batches(numbers.start), strict=False):
+            raise_if_interrupted()
             yield *divmod(number, plan.batches_per_step), batch
         return
     epoch, done = divmod(first_step, plan.steps_per_epoch)
@@ -158,6 +127,7 @@ def training_batches(
         dataloader.set_epoch(epoch)
         batches = skip_first_batches(dataloader, done * plan.batches_per_step) if done else dataloader
         for number, batch in enumerate(batches):
+            raise_if_interrupted()
             yield step, number % plan.batches_per_step, batch
             step += (number + 1) % plan.batches_per_step == 0
             if step == plan.max_train_steps:

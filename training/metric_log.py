@@ -10,7 +10,9 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from fqgan_hf.training.loop import TrainingPlan
+from fqgan_hf.training.metrics_file import read_metrics
 from fqgan_hf.training.plots import plot_losses
+from fqgan_hf.training.writing import atomic_file, named_errors
 
 
 class MetricLog:
@@ -47,9 +49,9 @@ class MetricLog:
         )
         self._reset(first_step)
         if accelerator.is_main_process:
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.is_file() else []
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first_step]
-            self.path.write_text("".join(kept) if first_step else "", encoding="utf-8")
+            kept = [record for record in read_metrics(self.path) if record["step"] <= first_step] if first_step else []
+            with atomic_file(self.path) as temporary:
+                temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
             if first_step == 0:
                 for path in self.path.parent.glob("bad_images*.txt"):
                     path.unlink()
@@ -87,7 +89,7 @@ class MetricLog:
         """Write one record as it is."""
         record = {"step": step, "epoch": round(step / self.plan.steps_per_epoch, 4), **scalars}
         if self.accelerator.is_main_process:
-            with open(self.path, "a", encoding="utf-8") as file:
+            with named_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         self.accelerator.log(scalars, step=step)
         if any(name.startswith("validation/") for name in scalars):

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fqgan_hf.training.arguments import LPIPS_NAME
 from fqgan_hf.training.teachers import FrozenVisionModel
 
 
-LPIPS_NAME = "lpips"
 ALTERNATIVES = (
     "Or name a local vision model by --perceptual_model PATH, or do without by --perceptual_weight 0 "
     "(the published recipe has LPIPS at weight 1)."

@@ -1,20 +1,17 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Curves of a run on disk, whether or not a tracker watches it."""
 
-import json
 import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from fqgan_hf.training.metrics_file import read_metrics
+from fqgan_hf.training.writing import atomic_file
+
 
 COLUMNS = 3
 MAX_POINTS = 2000  # of one curve; more than the picture has columns of pixels
-
-
-def read_metrics(path: str | Path) -> list[dict[str, float]]:
-    """Records of a `metrics.jsonl`."""
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
 def plot_losses(metrics_path: str | Path, picture_path: str | Path) -> None:
@@ -49,7 +46,5 @@ def plot_losses(metrics_path: str | Path, picture_path: str | Path) -> None:
         if len(lines) > 1:
             axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
-    picture_path = Path(picture_path)
-    temporary = picture_path.with_name(picture_path.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=100)
-    temporary.replace(picture_path)
+    with atomic_file(picture_path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)

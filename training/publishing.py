@@ -16,7 +16,7 @@ from fqgan_hf.training.arguments import TrainingArguments
 from fqgan_hf.training.checkpointing import export, unsharded
 from fqgan_hf.training.loop import TrainingPlan, ema_weights
 from fqgan_hf.training.metric_log import MetricLog
-from fqgan_hf.training.plots import read_metrics
+from fqgan_hf.training.metrics_file import read_metrics
 
 
 logger = get_logger(__name__)

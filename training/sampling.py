@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fqgan_hf.analysis import image_grid
@@ -11,6 +12,7 @@ from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pipeline_far import FARPipeline
+from fqgan_hf.training.writing import atomic_file
 
 
 SAMPLES_PER_CLASS = 4
@@ -53,9 +55,12 @@ def save_samples(
     training = model.training
     pipe = FARPipeline(tokenizer, model.eval(), FQGANImageProcessor())
     pipe.set_progress_bar_config(disable=True)
-    generators = [
-        torch.Generator().manual_seed(seed * 1000 + number) for number in range(len(classes) * SAMPLES_PER_CLASS)
+    # A hash, since the generator reads 32 bits: other seeds must not give the same pictures in another place.
+    seeds = [
+        int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        for number in range(len(classes) * SAMPLES_PER_CLASS)
     ]
+    generators = [torch.Generator().manual_seed(number) for number in seeds]
     images = pipe(
         class_labels=list(classes),
         num_images_per_label=SAMPLES_PER_CLASS,
@@ -65,5 +70,5 @@ def save_samples(
     model.train(training)
     rows = [images[i : i + SAMPLES_PER_CLASS] for i in range(0, len(images), SAMPLES_PER_CLASS)]
     names = [str(model.config.id2label.get(label, label)) for label in classes]
-    path.parent.mkdir(exist_ok=True)
-    image_grid(rows, row_captions=names).save(path)
+    with atomic_file(path) as temporary:
+        image_grid(rows, row_captions=names).save(temporary)

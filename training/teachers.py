@@ -15,10 +15,12 @@ from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, CLIPVisionModel
 from transformers.utils import logging as transformers_logging
 
+from fqgan_hf.failures import first_line
+from fqgan_hf.training.arguments import WITHOUT_TEACHER
 
-# What a prefix `kind:` promises about the model behind it, by its config's model_type.
+
+# What a prefix `kind:` promises about the model behind it, by its config's model_type. See `TEACHER_KINDS`.
 MODEL_TYPES = {"clip": ("clip", "clip_vision_model"), "dinov2": ("dinov2", "dinov2_with_registers")}
-WITHOUT_TEACHER = "none"
 PROBE_SIZE = 224  # for networks that take images of any size
 
 
@@ -51,10 +53,10 @@ class FrozenVisionModel(nn.Module):
                 model_class = CLIPVisionModel if config.model_type in MODEL_TYPES["clip"] else AutoModel
                 self.model, info = model_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
             processor = AutoImageProcessor.from_pretrained(name)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the library's are of every kind
             raise OSError(
                 f"{purpose}: {name!r} cannot be loaded as a vision model of transformers, from the Hub or a local "
-                f"folder with config.json, weights and preprocessor_config.json: {error}"
+                f"folder with config.json, weights and preprocessor_config.json: {first_line(error)}"
             ) from error
         finally:
             transformers_logging.set_verbosity(verbosity)

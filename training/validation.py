@@ -7,6 +7,7 @@ import torch
 
 from fqgan_hf.analysis import CodebookUsage, image_grid, psnr
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
+from fqgan_hf.training.writing import atomic_file
 
 
 @torch.no_grad()
@@ -25,10 +26,10 @@ def validate(accelerator, model, dataloader, folder: Path, step: int) -> dict[st
         shown = (images[:8], reconstructions[:8]) if shown is None else shown
     model.train()
     if accelerator.is_main_process:
-        folder.mkdir(exist_ok=True)
         rows = [FQGANImageProcessor().postprocess(images.float().cpu()) for images in shown]
         picture = image_grid(rows, row_captions=["original", "reconstruction"])
-        picture.save(folder / f"step-{step:08d}.png")
+        with atomic_file(folder / f"step-{step:08d}.png") as temporary:
+            picture.save(temporary)
     metrics = {
         "validation/psnr": torch.cat(ratios).mean().item(),
         "validation/l1": torch.cat(errors).mean().item(),

@@ -12,6 +12,9 @@ from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from transformers import BitImageProcessor, CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config, Dinov2Model
 
+from fqgan_hf.training.codes_manifest import CodesManifest
+from fqgan_hf.training.crops import CROPS
+
 
 CLASSES = ("circle", "square", "stripes")
 NUM_IMAGES = 24
@@ -123,6 +126,25 @@ def to_words(options: dict) -> list[str]:
 def to_command() -> Callable[[dict], list[str]]:
     """Options as command-line words."""
     return to_words
+
+
+@pytest.fixture
+def manifest() -> CodesManifest:
+    """Of a store of ten rows in shards of four: three codebooks, two views, grids of 2x5."""
+    return CodesManifest(
+        tokenizer="t",
+        tokenizer_fingerprint="f" * 64,
+        num_codebooks=3,
+        codebook_size=65536,
+        grid=[2, 5],
+        resolution=16,
+        crop="flip",
+        views=CROPS["flip"][0],
+        source="s",
+        shard_size=4,
+        num_rows=10,
+        id2label={"0": "a", "1": "b"},
+    )
 
 
 @pytest.fixture(scope="session")

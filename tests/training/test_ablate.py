@@ -16,11 +16,12 @@ from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from transformers import RegNetConfig, RegNetForImageClassification, ViTImageProcessor
 
-from fqgan_hf.training.ablate import TABLE3, TABLE4, Scripts, Table3Arguments, shown_command
+from fqgan_hf.training.ablate import Table3Arguments
 from fqgan_hf.training.ablate import main as ablate
-from fqgan_hf.training.ablation_report import NOTES, compare, spread
-from fqgan_hf.training.evaluation import FeatureNetwork
+from fqgan_hf.training.ablation_report import NOTES, TABLE3, TABLE4, compare, spread
+from fqgan_hf.training.ablation_runs import Scripts, check_same_settings, shown_command
 from fqgan_hf.training.evaluation import main as evaluate
+from fqgan_hf.training.judging import FeatureNetwork
 
 
 CLASSES = ["dark", "bright"]
@@ -218,10 +219,15 @@ def test_a_failed_run_stops_the_ablation_and_is_made_up_for(in_this_process, wor
     assert f"| {TABLE3['factorized'].title} |" in (tmp_path / "results" / "table3.md").read_text()
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"settings": 1, "metrics": {}}'])
+def test_a_damaged_result_is_named(content, tmp_path):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(ValueError, match=r"result\.json (is damaged|must hold)"):
+        check_same_settings(tmp_path / "result.json", {})
+
+
 def test_a_script_that_fails_is_quoted(tmp_path):
-    with pytest.raises(
-        ChildProcessError, match="ended with exit code 1; the end of .*log:\n.*No module named .*no_such"
-    ):
+    with pytest.raises(ChildProcessError, match="no_such_script ended with status 1, see .*log: .*No module named"):
         Scripts(1).run("no_such_script", [], tmp_path / "log")
 
 
@@ -248,17 +254,18 @@ def test_a_terminated_ablation_goes_on_where_it_was(words, presets, read_metrics
     assert (tmp_path / "results" / "table3.md").is_file()
 
 
-def test_options(words, presets):
+def test_options(words, capsys):
     assert set(Table3Arguments(dataset="d", output_dir="o", feature_extractor="n").all_arms()) == set(TABLE3)
     for more, message in (
         (["--arms", "two"], r"arms must be among .* got \['two'\]"),
-        (["--seeds", "-1"], "seeds must be integers of at least 0"),
+        (["--seeds", "0", "4294967296"], r"seeds must be in \[0, 4294967295\], got 4294967296"),
         (["--jobs", "0"], "jobs must be at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             ablate(["table3", *words, *more])
-    with pytest.raises(SystemExit, match="must be one of table3, table4, got 'table5'"):
+    with pytest.raises(SystemExit, match="2"):
         ablate(["table5"])
+    assert capsys.readouterr().err == "ablate: error: the first word must be one of table3, table4, got 'table5'\n"
 
 
 def test_the_command_shows_no_local_path(tmp_path):

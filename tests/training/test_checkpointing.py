@@ -2,6 +2,7 @@
 """Checkpoints: complete or absent, found, pruned, checked, and a resumed run that equals an uninterrupted one."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -10,8 +11,9 @@ from safetensors.torch import load_file
 
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.checkpointing import MANIFEST, export, find_checkpoint, list_checkpoints
+from fqgan_hf.training.checkpointing import export
 from fqgan_hf.training.extract_codes import main as extract_codes
+from fqgan_hf.training.resuming import MANIFEST, find_checkpoint, list_checkpoints
 from fqgan_hf.training.train_far import main as train_far
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 
@@ -113,6 +115,20 @@ def test_flipped_byte_is_noticed(finished, tokenizer_options, tmp_path):
         train_fqgan(tokenizer_options(tmp_path, **OPTIONS, resume_from_checkpoint="latest"))
 
 
+def test_each_damaged_file_is_named(finished, tokenizer_options, tmp_path):
+    """Truncated, or gone."""
+    shutil.copytree(finished / "checkpoint-2", tmp_path / "checkpoint-2")
+    files = list(checkpoint_hashes(tmp_path / "checkpoint-2"))
+    assert len(files) >= 8
+    for i, name in enumerate(files):
+        path = tmp_path / "checkpoint-2" / name
+        content = path.read_bytes()
+        path.unlink() if i % 2 else path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=f"checkpoint-2 is damaged: {re.escape(name)} does not have the content"):
+            train_fqgan(tokenizer_options(tmp_path, **OPTIONS, resume_from_checkpoint="latest"))
+        path.write_bytes(content)
+
+
 def test_resume_with_other_settings_is_refused(finished, tokenizer_options, tmp_path):
     options = {**OPTIONS, "resume_from_checkpoint": finished / "checkpoint-4"}
     with pytest.raises(ValueError, match="samples_per_step was 8 and is now 4"):
@@ -121,7 +137,7 @@ def test_resume_with_other_settings_is_refused(finished, tokenizer_options, tmp_
 
 def test_resume_without_ema_is_refused(finished, tokenizer_options, tmp_path):
     options = {**OPTIONS, "resume_from_checkpoint": finished / "checkpoint-4", "use_ema": False}
-    with pytest.raises(ValueError, match="use_ema must be as in"):
+    with pytest.raises(ValueError, match="use_ema was True and is now False"):
         train_fqgan(tokenizer_options(tmp_path, **options))
 
 

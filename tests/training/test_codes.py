@@ -1,6 +1,7 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """The store of codes: what is written is read, shards are whole, and other extractions are refused."""
 
+import dataclasses
 import json
 
 import datasets
@@ -10,30 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from fqgan_hf.files import sha256
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.codes import CodeSequences, CodesManifest, finish, load_rows, shard_name, write_shard
+from fqgan_hf.training.codes import CodeSequences, finish, load_rows, shard_name, write_shard
+from fqgan_hf.training.codes_manifest import CodesManifest
 from fqgan_hf.training.crops import CROPS, ten_crop, to_pixel_values
 from fqgan_hf.training.extract_codes import main as extract_codes
 
 from .conftest import NUM_IMAGES, TOKENIZER
-
-
-@pytest.fixture
-def manifest() -> CodesManifest:
-    return CodesManifest(
-        tokenizer="t",
-        tokenizer_fingerprint="f" * 64,
-        num_codebooks=3,
-        codebook_size=65536,
-        grid=[2, 5],
-        resolution=16,
-        crop="flip",
-        views=CROPS["flip"][0],
-        source="s",
-        shard_size=4,
-        num_rows=10,
-        id2label={"0": "a", "1": "b"},
-    )
 
 
 @pytest.fixture
@@ -95,6 +80,61 @@ def test_damage_is_noticed(store, manifest, tmp_path):
         CodesManifest.load(tmp_path)
 
 
+def test_the_name_of_a_store_is_no_pattern(store, manifest, tmp_path, cache_dir):
+    """A folder that the name means as a pattern lies beside it, with other codes."""
+    for name in ("codes [1]", "codes 1"):
+        (tmp_path / name).mkdir()
+    for path in [*tmp_path.glob("*.parquet"), tmp_path / "manifest.json"]:
+        path.rename(tmp_path / "codes [1]" / path.name)
+    others = torch.zeros(10, *manifest.shape, dtype=torch.int64)
+    write_shard(tmp_path / "codes 1" / shard_name(0), manifest, [str(i) for i in range(10)], [0] * 10, others)
+    folder = tmp_path / "codes [1]"
+    rows = load_rows(folder, CodesManifest.load(folder), str(cache_dir))
+    assert rows["id"][:] == [f"image-{i}" for i in range(10)]
+    assert np.array_equal(rows[9]["codes"], store[9].flatten())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("id2label", {"0": "b", "1": "a"}, r"manifest\.json was changed, or is not that of shard-00000\.parquet"),
+        ("grid", [5, 2], r"manifest\.json was changed"),
+        ("grid", [5], r"manifest\.json is damaged: grid must be two whole numbers of at least 1, got list"),
+        ("codebook_size", "65536", r"manifest\.json is damaged: codebook_size must be a whole number in \[1, 65536\]"),
+        ("num_rows", 11, r"manifest\.json is damaged: num_rows is 11, and its shards hold 10"),
+        ("shards", [{"file": "../a.parquet", "rows": 10, "sha256": ""}], r"manifest\.json is damaged: shards must be"),
+        ("shards", [], r"manifest\.json is damaged: shards must be"),
+        ("colour", "red", r"manifest\.json is not a manifest of codes: see colour"),
+        ("format_version", 2, r"manifest\.json: format_version must be 1, got 2"),
+    ],
+)
+def test_an_edited_manifest_is_refused(name, value, message, store, tmp_path, cache_dir):
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({**content, name: value}))
+    with pytest.raises(ValueError, match=message):
+        load_rows(tmp_path, CodesManifest.load(tmp_path), str(cache_dir))
+
+
+def test_shards_of_another_extraction_are_refused(store, manifest, tmp_path, cache_dir):
+    """With hashes that fit: what a shard says of itself is compared, too."""
+    path = tmp_path / shard_name(1)
+    codes = torch.zeros(4, *manifest.shape, dtype=torch.int64)
+    write_shard(path, dataclasses.replace(manifest, resolution=32), list("abcd"), [0] * 4, codes)
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    content["shards"][1]["sha256"] = sha256(path)
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"manifest\.json was changed, or is not that of shard-00001\.parquet"):
+        load_rows(tmp_path, CodesManifest.load(tmp_path), str(cache_dir))
+
+
+def test_labels_beyond_the_classes_are_refused(manifest, tmp_path, cache_dir):
+    manifest = dataclasses.replace(manifest, num_rows=1)
+    write_shard(tmp_path / shard_name(0), manifest, ["a"], [2], torch.zeros(1, *manifest.shape, dtype=torch.int64))
+    finish(tmp_path, manifest)
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 1\], got 2 to 2"):
+        load_rows(tmp_path, manifest, str(cache_dir))
+
+
 def test_codes_that_do_not_fit_are_refused(manifest, tmp_path):
     with pytest.raises(ValueError, match="codes must have shape"):
         write_shard(tmp_path / "x", manifest, ["a"], [0], torch.full((1, *manifest.shape), 65536))
@@ -154,7 +194,7 @@ def test_extraction(crop, options, tokenizer, image_folder, tmp_path):
 
 def test_stopped_extraction_goes_on(options, tmp_path, monkeypatch):
     extract_codes(options(tmp_path / "whole"))
-    import fqgan_hf.training.extract_codes as script
+    import fqgan_hf.training.code_extraction as script
 
     calls = []
 
@@ -213,6 +253,17 @@ def test_too_many_bad_images_end_the_extraction(options, tmp_path):
     write_many(tmp_path / "images", 100, bad={3, 98})
     with pytest.raises(ValueError, match=r"bears 1% of unreadable images, got 2 of 100: a/003\.png, a/098\.png"):
         extract_codes([*options(tmp_path / "codes", train_data_dir=tmp_path / "images"), "--skip_bad_images"])
+
+
+def test_a_truncated_shard_is_named(options, tmp_path):
+    extract_codes(options(tmp_path))
+    path = tmp_path / shard_name(1)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"output_dir .* is damaged: shard-00001\.parquet is no whole parquet file"):
+        extract_codes(options(tmp_path))
+    path.unlink()
+    extract_codes(options(tmp_path))
+    assert CodesManifest.load(tmp_path).num_rows == NUM_IMAGES
 
 
 def test_other_extraction_in_the_same_folder(options, tmp_path):

@@ -41,7 +41,7 @@ def fake_hub():
 def test_both_trainers_push(
     fake_hub, tokenizer_options, image_folder, generator_config, cache_dir, to_command, tmp_path, monkeypatch
 ):
-    """The repository is there before training, the model after; both load from it, and the card tells the training."""
+    """After training the repository is there with the model; both load from it, and the card tells the training."""
     tokenizer, codes, generator = (tmp_path / name for name in ("tokenizer", "codes", "generator"))
     extraction = {"train_data_dir": image_folder, "cache_dir": cache_dir, "tokenizer": tokenizer, "output_dir": codes}
     generation = {
@@ -90,8 +90,8 @@ def test_both_trainers_push(
     [
         ({}, "push_to_hub needs --hub_model_id"),
         ({"hub_model_id": "a/b"}, "push_to_hub needs a token: log in by `hf auth login`"),
-        ({"hub_model_id": "a/b", "hub_token": "hf_x"}, "the repository 'a/b' is out of reach"),
-        ({"hub_model_id": "a/b/c", "hub_token": "hf_x"}, "the repository 'a/b/c' is out of reach"),
+        ({"hub_model_id": "a/b", "hub_token": "hf_x"}, "hub_model_id: 'a/b' is out of reach"),
+        ({"hub_model_id": "a/b/c", "hub_token": "hf_x"}, "hub_model_id: 'a/b/c' is out of reach"),
     ],
     ids=["no name", "no token", "no network", "bad name"],
 )
@@ -100,6 +100,31 @@ def test_push_fails_before_training(options, message, tokenizer_options, tmp_pat
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     with pytest.raises(ValueError, match=message):
         train_fqgan([*tokenizer_options(tmp_path / "out", **options), "--push_to_hub"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "message"),
+    [
+        ("write", "org/name", ""),
+        ("fineGrained", "name", ""),
+        ("write", "elsewhere/name", "hub_model_id must be of tester or org, as the token is, got 'elsewhere/name'"),
+        ("read", "org/name", "push_to_hub needs a token that may write, got one that may only read"),
+    ],
+)
+def test_the_hub_is_asked_before_training_and_nothing_is_created(role, name, message, fake_hub, tmp_path, monkeypatch):
+    """A training that fails after it leaves no empty repository behind: here, for want of images."""
+    (tmp_path / "images").mkdir()
+    for variable, value in fake_hub.environment(tmp_path / "home").items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(fake_hub, "token_role", role)
+    before = dict(fake_hub.repositories)
+    command = [sys.executable, "-m", "fqgan_hf.training.train_fqgan", "--train_data_dir", str(tmp_path / "images")]
+    command += ["--output_dir", str(tmp_path / "out"), "--push_to_hub", "--hub_model_id", name]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+    assert (message or "got the empty folder") in result.stderr
+    assert fake_hub.repositories == before and fake_hub.unknown == []
     assert not (tmp_path / "out").exists()
 
 

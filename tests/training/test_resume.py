@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fqgan_hf.training.checkpointing import MANIFEST, list_checkpoints
-from fqgan_hf.training.codes import CodesManifest, load_rows, shard_name
+from fqgan_hf.training.codes import load_rows, shard_name
+from fqgan_hf.training.codes_manifest import CodesManifest
+from fqgan_hf.training.resuming import MANIFEST, list_checkpoints
 
 from .run_server import RunServer
 from .test_checkpointing import checkpoint_hashes

@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.codes import CodesManifest
+from fqgan_hf.training.codes_manifest import CodesManifest
 from fqgan_hf.training.extract_codes import main as extract_codes
+from fqgan_hf.training.generator_training import validate
 from fqgan_hf.training.sampling import check_classes
-from fqgan_hf.training.train_far import TrainFARArguments, validate
+from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_far import main as train_far
 
 from .conftest import TOKENIZER
