@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from fqgan_hf.facts import codebook_names, collect_facts, folder_kind, format_facts
 from fqgan_hf.failures import first_line, run_command
-from fqgan_hf.files import atomic_path
+from fqgan_hf.files import atomic_path, check_writable
 
 
 if TYPE_CHECKING:
@@ -523,7 +523,9 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="published checkpoint; with --to-original a model folder")
     parser.add_argument("target", type=Path, help="model folder to write; with --to-original a .pt file")
     parser.add_argument("--to-original", action="store_true", help="write the published layout")
-    parser.add_argument("--force", action="store_true", help="overwrite the target")
+    parser.add_argument(
+        "--force", action="store_true", help="replace files of the target, but only those that a conversion writes"
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -546,7 +548,8 @@ def run_convert(arguments: argparse.Namespace) -> None:
             raise ValueError(f"with --to-original the source must be a model folder, got the file {source}")
         if target.is_dir():
             raise ValueError(f"with --to-original the target must be a file, got the folder {target}")
-        refuse_overwrite(target, target.exists(), arguments.force)
+        if target.exists() and not arguments.force:
+            raise FileExistsError(f"{target} is there already; --force overwrites it")
         quiet_libraries(arguments)
         from fqgan_hf.conversion import convert_to_original
 
@@ -559,44 +562,14 @@ def run_convert(arguments: argparse.Namespace) -> None:
         )
     if target.exists() and not target.is_dir():
         raise ValueError(f"the target must be a folder, got the file {target}")
-    refuse_overwrite(target, target.is_dir() and any(target.iterdir()), arguments.force)
-
+    if target.is_dir() and any(target.iterdir()) and not arguments.force:
+        raise FileExistsError(f"{target} is there already; --force replaces the files that a conversion writes")
+    check_writable(target / "config.json")
     quiet_libraries(arguments)
-    import shutil
-    import tempfile
-
     from fqgan_hf.conversion import convert_checkpoint
-    from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
-    from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        model = convert_checkpoint(source, temporary, **overrides)
-        if isinstance(model, FQGANModel):
-            processor = FQGANImageProcessor(size=model.config.sample_size, multiple_of=model.downsample_factor)
-            processor.save_pretrained(str(temporary))
-        target.mkdir(exist_ok=True)
-        written = {path.name for path in temporary.iterdir()}
-        for pattern in (
-            "*.safetensors",
-            "*.safetensors.index.json",
-        ):  # other weights there would be loaded in place of these
-            for stale in target.glob(pattern):
-                if stale.name not in written:
-                    stale.unlink()
-        for path in sorted(temporary.iterdir()):
-            path.chmod(0o644)  # safetensors writes 0600
-            os.replace(path, target / path.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    model = convert_checkpoint(source, target, arguments.force, **overrides)
     print(f"wrote {target}: {type(model).__name__}, {model.num_parameters() / 1e6:.1f} M parameters")
-
-
-def refuse_overwrite(target: Path, is_there: bool, force: bool) -> None:
-    """Raise `FileExistsError` unless the target is free or `--force` was given."""
-    if is_there and not force:
-        raise FileExistsError(f"{target} is there already; --force overwrites it")
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
@@ -606,9 +579,11 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         name, separator, value = pair.partition("=")
         if not separator or not name.isidentifier():
             raise ValueError(f"--set must be given as NAME=VALUE, got {pair!r}")
+        if name in overrides:
+            raise ValueError(f"--set gives {name} twice")
         try:
             overrides[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             overrides[name] = value
     return overrides
 

@@ -78,6 +78,10 @@ def _require_same_names(missing, unexpected, model: torch.nn.Module, source: str
 def _weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
     suffix = f".{variant}" if variant else ""
     whole, index = folder / f"{stem}{suffix}.safetensors", folder / f"{stem}.safetensors.index{suffix}.json"
+    if whole.is_file() and index.is_file():  # which of them is read depends on the library
+        raise ValueError(
+            f"{folder} holds weights twice, as {whole.name} and by {index.name}: remove what is not meant"
+        )
     if whole.is_file():
         return [whole]
     if not index.is_file():

@@ -68,7 +68,7 @@ def _deep_to_8_bit(image: Image.Image, name: str) -> Image.Image:
         is_clear = limit == 1 or (limit is not None and high >= limit * _LEAST_FILLED)
         accepted = "[0, 1], [0, 255] or [0, 65535]"
     else:
-        limit, is_clear, accepted = 65535, 0 <= low and high <= 65535, "[0, 65535]"
+        limit, is_clear, accepted = 65535, low >= 0 and high <= 65535, "[0, 65535]"
     if not is_clear or low < -limit * _OVERSHOOT:
         raise ValueError(f"{name} (mode {image.mode}) must hold values in {accepted}, got [{low:g}, {high:g}]")
     grey = np.rint((values.astype(np.float32) / limit).clip(0, 1) * 255).astype(np.uint8)

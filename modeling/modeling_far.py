@@ -251,8 +251,7 @@ class FARPreTrainedModel(PreTrainedModel):
         `ValueError`, those of a local folder before anything is allocated.
         """
         with_info = kwargs.pop("output_loading_info", False)
-        if not kwargs.setdefault("use_safetensors", True):
-            raise ValueError("use_safetensors must be True: a pickle could run code")
+        kwargs["use_safetensors"] = True  # whatever is asked for (pipelines do): a pickle could run code
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         if folder.is_dir() and kwargs.get("state_dict") is None:
             config = kwargs.get("config")

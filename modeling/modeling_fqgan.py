@@ -548,8 +548,7 @@ class FQGANModel(VQModel):
         `ValueError`, those of a local folder before anything is allocated.
         """
         with_info = kwargs.pop("output_loading_info", False)
-        if not kwargs.setdefault("use_safetensors", True):
-            raise ValueError("use_safetensors must be True: a pickle could run code")
+        kwargs["use_safetensors"] = True  # whatever is asked for (pipelines do): a pickle could run code
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         if folder.is_dir():
             with torch.device("meta"):
@@ -585,8 +584,7 @@ def _check_config(config: dict) -> None:
         )
     if config["adapter_num_layers"] and channels[-1] % config["adapter_num_heads"]:
         raise ValueError(
-            f"adapter_num_heads must divide block_out_channels[-1] = {channels[-1]}, "
-            f"got {config['adapter_num_heads']}"
+            f"adapter_num_heads must divide block_out_channels[-1] = {channels[-1]}, got {config['adapter_num_heads']}"
         )
     widths, heads = config["feature_dims"], config["feature_num_heads"]
     if widths is None:

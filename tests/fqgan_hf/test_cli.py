@@ -453,14 +453,14 @@ def test_convert_there_and_back(saved, tmp_path, capsys, fails):
     capsys.readouterr()
 
     # Nothing is overwritten unasked.
-    assert "--force overwrites it" in fails("convert", checkpoint, folder)
+    assert "--force replaces the files that a conversion writes" in fails("convert", checkpoint, folder)
     assert "--force overwrites it" in fails("convert", "--to-original", saved / "tokenizer", checkpoint)
     (folder / "notes.txt").write_text("mine")
     (folder / "model.fp16.safetensors").write_text("of another model")
     overrides = ["--set", "norm_num_groups=4", "adapter_num_heads=2", "feature_num_heads=2"]
     assert main(["convert", str(checkpoint), str(folder), "--force", *overrides]) == 0
     assert (folder / "notes.txt").read_text() == "mine"
-    assert not (folder / "model.fp16.safetensors").exists()
+    assert (folder / "model.fp16.safetensors").read_text() == "of another model"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out.pt", "x.png"]
 
 

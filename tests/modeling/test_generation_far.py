@@ -188,7 +188,9 @@ def test_logits_that_are_not_finite_raise(do_sample, streamed):
 
 @pytest.mark.parametrize("uniform", [None, 0.5])
 def test_no_distribution_gives_no_code(uniform):
-    scores = torch.tensor([[0.0, 1.0], [0.0, torch.nan], [torch.inf, 0.0], [-torch.inf, -torch.inf], [-torch.inf, 0.0]])
+    scores = torch.tensor(
+        [[0.0, 1.0], [0.0, torch.nan], [torch.inf, 0.0], [-torch.inf, -torch.inf], [-torch.inf, 0.0]]
+    )
     uniforms = None if uniform is None else torch.full((5,), uniform, dtype=torch.float64)
     assert select_codes(scores, uniforms).tolist() == [1, NO_CODE, NO_CODE, NO_CODE, 1]
 

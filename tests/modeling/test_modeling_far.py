@@ -222,7 +222,7 @@ def test_pickles_are_not_loaded(tmp_path):
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match="pytorch_model.bin is a pickle, which is not loaded"):
         FARForImageGeneration.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="use_safetensors must be True"):
+    with pytest.raises(FileNotFoundError):
         FARForImageGeneration.from_pretrained(tmp_path, use_safetensors=False)
 
 
