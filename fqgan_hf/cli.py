@@ -9,6 +9,7 @@ Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # What loads a model from the Hub, and what tells what a folder holds.
 MODEL_FILES = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]
+
+MAX_SEED = 2**32 - 1  # all that a CPU generator of torch reads of a seed
 
 # What commands use when no model is named: what `fqgan demo` leaves behind.
 DEMO_PIPELINE = "outputs/demo/pipeline"
@@ -202,22 +205,41 @@ def parse_labels(words: list[str]) -> list[int | str]:
     return [int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words]
 
 
-def positive_int(text: str) -> int:
-    """Argument type: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def number(kind: type, least: float, most: float = math.inf, above: bool = False) -> Callable[[str], float]:
+    """Argument type: a number of a kind in [least, most], or with `above` in (least, most]."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most or value == math.inf or (above and value == least):
+            bound = f"above {least:g}" if above else f"at least {least:,}"
+            bound += f" and at most {most:,}" if most < math.inf else ""
+            raise argparse.ArgumentTypeError(f"must be {bound}, got {text}")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse: "invalid int value"
+    return parse
+
+
+positive_int = number(int, 1)
+seed_int = number(int, 0, MAX_SEED)
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     sampling = parser.add_argument_group("sampling", "one value, or one per codebook (visual first)")
+    scale, temperature = number(float, 0), number(float, 0, above=True)
     sampling.add_argument(
-        "--guidance_scale", nargs="+", type=float, default=[2.0], metavar="S", help="default: 2.0; 1: off"
+        "--guidance_scale", nargs="+", type=scale, default=[2.0], metavar="S", help="default: 2.0; 1: off"
     )
-    sampling.add_argument("--temperature", nargs="+", type=float, default=[1.0], metavar="T", help="default: 1.0")
-    sampling.add_argument("--top_k", nargs="+", type=int, default=[0], metavar="K", help="default: 0, all codes")
-    sampling.add_argument("--top_p", nargs="+", type=float, default=[1.0], metavar="P", help="default: 1.0, all codes")
+    sampling.add_argument(
+        "--temperature", nargs="+", type=temperature, default=[1.0], metavar="T", help="default: 1.0"
+    )
+    sampling.add_argument(
+        "--top_k", nargs="+", type=number(int, 0), default=[0], metavar="K", help="default: 0, all codes"
+    )
+    sampling.add_argument(
+        "--top_p", nargs="+", type=number(float, 0, 1, above=True), default=[1.0], metavar="P",
+        help="default: 1.0, all codes",
+    )  # fmt: skip
     sampling.add_argument(
         "--guidance_schedule",
         choices=["constant", "linear", "power-cosine"],
@@ -239,7 +261,7 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="default: %(default)s")
     parser.add_argument(
-        "--seed", type=int, default=0, help="the same seed gives the same report; default: %(default)s"
+        "--seed", type=seed_int, default=0, help="the same seed gives the same report; default: %(default)s"
     )
     parser.add_argument("--quick", action="store_true", help="a few training steps only: shows that all parts work")
 
@@ -330,7 +352,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("samples.png"),
         help="a picture: a grid with a row per label; any other name: a folder of single images; default: %(default)s",
     )
-    parser.add_argument("--seed", type=int, help="default: a random one, which is printed")
+    parser.add_argument("--seed", type=seed_int, help="default: a random one, which is printed")
     parser.add_argument("--batch_size", type=positive_int, default=16, help="images at a time; default: %(default)s")
     add_sampling_arguments(parser)
     add_device_argument(parser)
@@ -440,12 +462,12 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default=DEMO_PIPELINE, help="FARPipeline: a folder or a Hub id; default: %(default)s"
     )
-    parser.add_argument("--num", type=positive_int, required=True, help="images in all")
+    parser.add_argument("--num", type=positive_int, required=True, help="images in all; may be raised later")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the shards and manifest.json")
     parser.add_argument(
         "--class_labels", nargs="+", metavar="LABEL", help="class ids or names, taken in turn; default: all classes"
     )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="default: %(default)s")
     parser.add_argument(
         "--batch_size", type=positive_int, default=16, help="images at a time in each process; default: %(default)s"
     )
@@ -469,18 +491,26 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
         "--quantization", choices=["int8"], help="of the generator's matrices, on a CPU: faster, worse"
     )
     parser.add_argument("--compile", action="store_true", help="on a GPU: compile and capture CUDA graphs")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare what is there already with the hashes in manifest.json"
+    )
     add_sampling_arguments(parser)
     add_device_argument(parser)
 
 
 def run_sample(arguments: argparse.Namespace) -> None:
+    if arguments.output_dir.exists() and not arguments.output_dir.is_dir():
+        raise ValueError(f"--output_dir must be a folder, got the file {arguments.output_dir}")
     folder = resolve_generating_pipeline(arguments.model)
+    check_writable(arguments.output_dir / "manifest.json")
     quiet_libraries(arguments)
+    from datetime import timedelta
+
     import torch
     from accelerate import PartialState
 
     from fqgan_hf import FARPipeline, optimize
-    from fqgan_hf.sample import SamplingRun, close_folder, deal_shards, sample
+    from fqgan_hf.sample import SamplingRun, dealt_folder, sample
 
     run = SamplingRun.describe(
         folder,
@@ -500,20 +530,21 @@ def run_sample(arguments: argparse.Namespace) -> None:
         shard_size=arguments.shard_size,
     )
     device = choose_device(arguments.device)
-    state = PartialState(cpu=device in ("cpu", "mps"))
+    # A process may wait very long for its main process, while that waits for another run.
+    state = PartialState(cpu=device in ("cpu", "mps"), timeout=timedelta(days=30))
     if state.num_processes > 1:
         if device == "mps" or ":" in device:
             raise ValueError(f"--device must be cpu or cuda for {state.num_processes} processes, got {device}")
         device = state.device  # a GPU of its own
-    mine, missing = deal_shards(arguments.output_dir, run, state)
-    if missing:
-        pipe = FARPipeline.from_pretrained(str(folder)).to(device)
-        optimize(pipe, getattr(torch, arguments.dtype), arguments.quantization, arguments.compile)
-        sample(pipe, run, arguments.output_dir, mine, missing, arguments.batch_size, state.is_main_process)
+    with dealt_folder(arguments.output_dir, run, state, arguments.verify) as (mine, missing):
+        if missing:
+            pipe = FARPipeline.from_pretrained(str(folder)).to(device)
+            optimize(pipe, getattr(torch, arguments.dtype), arguments.quantization, arguments.compile)
+            sample(pipe, run, arguments.output_dir, mine, missing, arguments.batch_size, state.is_main_process)
     state.destroy_process_group()
     if state.is_main_process:
-        close_folder(arguments.output_dir, run)
-        print(f"{arguments.output_dir} holds {run.num} images (seed {run.seed})")
+        verified = ", with the content that was written" if arguments.verify else ""
+        print(f"{arguments.output_dir} holds {run.num} images (seed {run.seed}){verified}")
 
 
 # ---- fqgan convert --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     A temporary name beside `path`, with its suffix, for a file or a folder that becomes `path` when the block ends.
 
     What was written is flushed to the disk first. After an error nothing of it is left, and `path` is as it was. A
-    folder does not replace another one.
+    folder that replaces another one leaves a moment between the two, in which there is neither.
 
     Args:
         path (`str` or `os.PathLike`): Its folder is created if missing.
@@ -72,6 +72,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         for part in (*temporary.rglob("*"), temporary):
             fsync(part)
+        if path.is_dir() and not path.is_symlink():
+            path.replace(staging / "replaced")
         temporary.replace(path)
         fsync(path.parent)
     finally:
@@ -153,14 +155,15 @@ def publish_files(staging: Path, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path, purpose: str, wait: bool = False) -> Iterator[None]:
+def locked_folder(folder: Path, purpose: str, while_waiting: Callable[[], object] | None = None) -> Iterator[None]:
     """
     Within this no other process is; the system ends it with the process, however that ends.
 
     Args:
         folder (`Path`): Created if missing. A file `.lock` stays in it.
         purpose (`str`): What is done there, for the messages: "trains", "samples".
-        wait (`bool`): Wait for another process as long as it takes, rather than for some seconds.
+        while_waiting (`Callable`, *optional*): Wait for another process as long as it takes, rather than for some
+            seconds, and call this about once a second; what it raises ends the waiting.
 
     Raises:
         OSError: Another process is within, or the folder cannot be written.
@@ -169,12 +172,15 @@ def locked_folder(folder: Path, purpose: str, wait: bool = False) -> Iterator[No
 
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=-1 if wait else LOCK_SECONDS)
-    except Timeout:
-        raise OSError(f"another process {purpose} in {folder} at this moment: choose another folder") from None
-    except OSError as error:
-        raise OSError(f"{folder} cannot be written: {error.strerror or error}") from error
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=LOCK_SECONDS if while_waiting is None else 1)
+        except Timeout:
+            if while_waiting is None:
+                raise OSError(f"another process {purpose} in {folder} at this moment: choose another folder") from None
+            while_waiting()
+        except OSError as error:
+            raise OSError(f"{folder} cannot be written: {error.strerror or error}") from error
     try:
         yield
     finally:

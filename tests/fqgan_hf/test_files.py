@@ -32,7 +32,10 @@ def test_atomic_path_of_a_folder(tmp_path):
     with files.atomic_path(tmp_path / "shard") as temporary:
         temporary.mkdir()
         (temporary / "a").write_text("a")
-    assert names(tmp_path) == ["shard", "shard/a"]
+    with files.atomic_path(tmp_path / "shard") as temporary:
+        temporary.mkdir()
+        (temporary / "b").write_text("b")
+    assert names(tmp_path) == ["shard", "shard/b"]
 
 
 def test_nothing_is_left_after_a_full_disk(tmp_path):
@@ -143,9 +146,11 @@ def test_a_locked_folder_is_refused_until_its_process_has_ended(tmp_path, monkey
 def test_a_locked_folder_is_waited_for(tmp_path):
     process = holder("lock", tmp_path)
     started = time.monotonic()
-    killer = subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(1); os.kill({process.pid}, 9)"])
-    with files.locked_folder(tmp_path, "samples", wait=True):
+    killer = subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(2); os.kill({process.pid}, 9)"])
+    looks = []
+    with files.locked_folder(tmp_path, "samples", while_waiting=lambda: looks.append(1)):
         assert time.monotonic() - started > 0.5
+    assert looks
     killer.wait()
     process.wait()
 
