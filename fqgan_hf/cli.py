@@ -13,26 +13,30 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fqgan_hf.facts import codebook_names, collect_facts, folder_kind, format_facts
-from fqgan_hf.failures import first_line, run_command
-from fqgan_hf.files import atomic_path, check_writable
+from fqgan_hf.failures import MISTAKES, first_line, run_command
+from fqgan_hf.files import check_writable, read_json
+from fqgan_hf.picture_files import check_image_format, check_image_path, is_image_path, save_image
 
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from fqgan_hf.modeling.modeling_fqgan import FQGANModel
     from fqgan_hf.pipeline_far import FARPipeline
     from fqgan_hf.pipeline_fqgan import FQGANPipeline
 
 # What loads a model from the Hub, and what tells what a folder holds.
 MODEL_FILES = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]
 
+MAX_GENERATED = 10_000  # images of `fqgan generate`, which holds all of them at once
 MAX_SEED = 2**32 - 1  # all that a CPU generator of torch reads of a seed
 
 # What commands use when no model is named: what `fqgan demo` leaves behind.
@@ -78,6 +82,27 @@ def resolve_generating_pipeline(reference: str) -> Path:
     return folder
 
 
+def load_generating_pipeline(folder: Path) -> "FARPipeline":
+    """The `FARPipeline` of a folder; `ValueError` for whatever is wrong with it."""
+    from fqgan_hf import FARPipeline
+
+    with named_failures(folder, "a FARPipeline"):
+        return FARPipeline.from_pretrained(str(folder))
+
+
+@contextmanager
+def named_failures(folder: Path, kind: str) -> Iterator[None]:
+    """What the libraries raise for a folder that somebody damaged (KeyError, TypeError, ...) as a `ValueError`."""
+    try:
+        yield
+    except MISTAKES:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{folder} cannot be loaded as {kind}: {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
 def load_tokenizer_pipeline(folder: Path) -> "FQGANPipeline":
     """The image -> codes -> image pipeline of a tokenizer's folder, or of any pipeline that has one."""
     from fqgan_hf import FQGANImageProcessor, FQGANModel, FQGANPipeline
@@ -85,12 +110,14 @@ def load_tokenizer_pipeline(folder: Path) -> "FQGANPipeline":
     model_folder, processor_folder = folder, folder
     if folder_kind(folder).endswith("Pipeline"):
         model_folder, processor_folder = folder / "vqmodel", folder / "image_processor"
-    vqmodel = FQGANModel.from_pretrained(str(model_folder)).eval()
-    if (processor_folder / "preprocessor_config.json").is_file():
-        image_processor = FQGANImageProcessor.from_pretrained(str(processor_folder))
-    else:
-        image_processor = FQGANImageProcessor(size=vqmodel.config.sample_size, multiple_of=vqmodel.downsample_factor)
-    return FQGANPipeline(vqmodel=vqmodel, image_processor=image_processor)
+    with named_failures(folder, "a tokenizer"):
+        vqmodel = FQGANModel.from_pretrained(str(model_folder)).eval()
+        if (processor_folder / "preprocessor_config.json").is_file():
+            image_processor = FQGANImageProcessor.from_pretrained(str(processor_folder))
+        else:
+            size, factor = vqmodel.config.sample_size, vqmodel.downsample_factor
+            image_processor = FQGANImageProcessor(size=size, multiple_of=factor)
+        return FQGANPipeline(vqmodel=vqmodel, image_processor=image_processor)
 
 
 @dataclass
@@ -140,28 +167,6 @@ def reconstruction_captions(num_codebooks: int) -> list[str]:
     return ["original", both, *(f"{name} only" for name in codebook_names(num_codebooks))]
 
 
-def save_image(image: "Image.Image", path: str | os.PathLike) -> None:
-    """Write a picture so that a reader never sees half of it."""
-    with atomic_path(path) as temporary:
-        image.save(temporary)
-
-
-def is_image_path(path: Path) -> bool:
-    """Whether Pillow writes a picture of that name."""
-    from PIL import Image
-
-    Image.init()
-    return Image.EXTENSION.get(path.suffix.lower()) in Image.SAVE
-
-
-def check_image_path(path: Path) -> None:
-    """Raise `ValueError`, before the long work rather than after it, if no picture can be written there."""
-    if path.is_dir():
-        raise ValueError(f"--out must be the name of a picture, got the folder {path}")
-    if not is_image_path(path):
-        raise ValueError(f"--out must end in a picture format such as .png or .jpg, got {path}")
-
-
 def choose_device(name: str) -> str:
     """A torch device: `name` itself, or for "auto" a GPU where there is one."""
     import torch
@@ -202,7 +207,7 @@ def single_or_list(values: list) -> Any:
 
 def parse_labels(words: list[str]) -> list[int | str]:
     """Class labels as typed: "3" is an id; a class whose name is a number still answers to its id."""
-    return [int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words]
+    return [int(word) if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", word) else word for word in words]
 
 
 def number(kind: type, least: float, most: float = math.inf, above: bool = False) -> Callable[[str], float]:
@@ -293,6 +298,8 @@ def run_reconstruct(arguments: argparse.Namespace) -> None:
     missing = [str(path) for path in arguments.images if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"there is no file {missing[0]}")
+    if arguments.out.exists() and any(arguments.out.samefile(path) for path in arguments.images):
+        raise ValueError(f"--out {arguments.out} is one of the images: it would be overwritten")
     folder = resolve_folder(arguments.model)
     if folder_kind(folder) == "FARForImageGeneration":
         raise ValueError(
@@ -305,30 +312,96 @@ def run_reconstruct(arguments: argparse.Namespace) -> None:
     from fqgan_hf.modeling.image_processing_fqgan import load_image
 
     pipe = load_tokenizer_pipeline(folder).to(choose_device(arguments.device))
-    config = pipe.vqmodel.config
-    factor = pipe.vqmodel.downsample_factor
-    if arguments.size is not None and arguments.size % factor:
-        raise ValueError(f"--size must be divisible by the downsampling factor {factor}, got {arguments.size}")
-    names = codebook_names(config.num_codebooks)
+    config, processor = pipe.vqmodel.config, pipe.image_processor
+    check_reconstruct_size(pipe, arguments.size)
+    names, captions = codebook_names(config.num_codebooks), reconstruction_captions(config.num_codebooks)
+    row_captions = [path.name for path in arguments.images] if len(arguments.images) > 1 else None
+    blanks = [[blank_picture(path, processor, arguments.size)] * len(captions) for path in arguments.images]
+    check_image_format(arguments.out, image_grid(blanks, captions, row_captions))
+
     total = CodebookUsage(config.num_codebooks, config.codebook_size)
-    rows, lines = [], []
-    for path in tqdm(arguments.images, desc="reconstructing", unit="image", disable=len(arguments.images) == 1):
-        result = reconstruct(pipe, load_image(path, max_pixels=pipe.image_processor.max_pixels), arguments.size)
-        usage = CodebookUsage(config.num_codebooks, config.codebook_size).update(result.codes)
-        total.merge(usage)
-        rows.append(result.pictures)
-        lines.append(f"{path}: PSNR {result.psnr:.2f} dB, {describe_usage(usage, names)}")
-    save_image(
-        image_grid(
-            rows,
-            column_captions=reconstruction_captions(config.num_codebooks),
-            row_captions=[path.name for path in arguments.images] if len(rows) > 1 else None,
-        ),
-        arguments.out,
-    )
+    rows, lines, bad = [], [], []
+    with block_progress(pipe.vqmodel, len(arguments.images), num_decodings=len(captions) - 1):
+        for path in arguments.images:
+            try:
+                result = reconstruct(pipe, load_image(path, max_pixels=processor.max_pixels), arguments.size)
+            except (ValueError, OSError) as error:
+                if len(arguments.images) == 1:
+                    raise
+                bad.append(path.name)
+                tqdm.write(f"{path} is left out: {first_line(error)}", file=sys.stderr)
+                continue
+            usage = CodebookUsage(config.num_codebooks, config.codebook_size).update(result.codes)
+            total.merge(usage)
+            rows.append((path, result))
+            lines.append(f"{path}: PSNR {result.psnr:.2f} dB, {describe_usage(usage, names)}")
+    if not rows:
+        raise ValueError(f"none of {len(bad)} images could be read, nothing was written")
+    row_captions = [path.name for path, _ in rows] if row_captions else None
+    save_image(image_grid([result.pictures for _, result in rows], captions, row_captions), arguments.out)
     if len(rows) > 1:
         lines.append(f"together: {describe_usage(total, names)}")
-    print("\n".join([*lines, f"wrote {arguments.out}"]))
+    print("\n".join([*lines, f"wrote {arguments.out}"]), flush=True)
+    if bad:
+        raise ValueError(f"{len(bad)} of {len(arguments.images)} images were left out: {', '.join(bad)}")
+
+
+def check_reconstruct_size(pipe: "FQGANPipeline", size: int | None) -> None:
+    """Raise `ValueError` for a size that the tokenizer cannot encode; a word where it will take long."""
+    if size is None:
+        return
+    model, factor = pipe.vqmodel, pipe.vqmodel.downsample_factor
+    if size % factor:
+        raise ValueError(f"--size must be divisible by the downsampling factor {factor}, got {size}")
+    if size**2 > pipe.image_processor.max_pixels:
+        raise ValueError(f"--size must give at most {pipe.image_processor.max_pixels:,} pixels, got {size} x {size}")
+    trained = model.config.sample_size
+    if size > trained and (size // factor) ** 2 >= 4096:
+        print(
+            f"at {size} pixels {(size // factor) ** 2:,} positions attend to each other: that part takes "
+            f"{(size / trained) ** 4:,.0f} times as long as at {trained} pixels",
+            file=sys.stderr,
+        )
+
+
+def blank_picture(path: Path, processor, size: int | None) -> "Image.Image":
+    """A picture of the size that the reconstruction of a file will have, from its header."""
+    from PIL import Image
+
+    size = processor.size if size is None else size
+    if size is None:
+        try:
+            with Image.open(path) as image:
+                is_turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation
+                width, height = image.size[::-1] if is_turned else image.size
+        except Exception:  # it will be left out, with the reason
+            width = height = 1
+        return Image.new("RGB", (width, height))
+    width, height = (size["width"], size["height"]) if isinstance(size, dict) else (size, size)
+    return Image.new("RGB", (width, height))
+
+
+@contextmanager
+def block_progress(model: "FQGANModel", num_images: int, num_decodings: int) -> Iterator[None]:
+    """A bar that moves with every block of encoder and decoder: one image may take minutes. Shown after a second."""
+    from diffusers.models.attention import BasicTransformerBlock
+    from diffusers.models.attention_processor import Attention
+    from diffusers.models.resnet import ResnetBlock2D
+    from tqdm import tqdm
+
+    kinds = (ResnetBlock2D, Attention, BasicTransformerBlock)
+    encoding, decoding = (
+        [block for part in parts for block in part.modules() if isinstance(block, kinds)]
+        for parts in ((model.encoder, model.branches), (model.decoder,))
+    )
+    total = num_images * (len(encoding) + num_decodings * len(decoding))
+    with tqdm(total=total, desc="reconstructing", unit="block", delay=1) as bar:
+        hooks = [block.register_forward_hook(lambda *_: bar.update() and None) for block in (*encoding, *decoding)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 def describe_usage(usage, names: list[str]) -> str:
@@ -360,22 +433,38 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_generate(arguments: argparse.Namespace) -> None:
     as_grid = is_image_path(arguments.out) and not arguments.out.is_dir()
-    if not as_grid and arguments.out.exists() and not arguments.out.is_dir():
+    if as_grid:
+        check_image_path(arguments.out)
+    elif arguments.out.exists() and not arguments.out.is_dir():
         raise ValueError(f"--out must be a picture (.png, .jpg, ...) or a folder, got the file {arguments.out}")
+    else:
+        check_writable(arguments.out / "0.png")
+    num_each = arguments.num_images_per_label
+    if len(arguments.class_labels) * num_each > MAX_GENERATED:
+        raise ValueError(
+            f"--num_images_per_label must give at most {MAX_GENERATED:,} images, got {len(arguments.class_labels)} x "
+            f"{num_each} (`fqgan sample` writes any number)"
+        )
     folder = resolve_generating_pipeline(arguments.model)
+    labels, names = read_labels(folder, arguments.class_labels)
     quiet_libraries(arguments)
     import secrets
 
-    from fqgan_hf import FARPipeline, optimize
+    from PIL import Image
+
+    from fqgan_hf import optimize
     from fqgan_hf.analysis import image_grid
 
-    pipe = FARPipeline.from_pretrained(str(folder)).to(choose_device(arguments.device))
+    pipe = load_generating_pipeline(folder).to(choose_device(arguments.device))
+    if as_grid:
+        size = pipe.vqmodel.config.sample_size
+        blanks = [[Image.new("RGB", (size, size))] * num_each] * len(labels)
+        check_image_format(arguments.out, image_grid(blanks, row_captions=names))
     optimize(pipe, compile=False)  # the same images; to compile takes longer than a few of them
-    labels = pipe.get_label_ids(parse_labels(arguments.class_labels))
     seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
     images = generate_images(
         pipe,
-        [label for label in labels for _ in range(arguments.num_images_per_label)],
+        [label for label in labels for _ in range(num_each)],
         seed=seed,
         batch_size=arguments.batch_size,
         guidance_scale=single_or_list(arguments.guidance_scale),
@@ -385,10 +474,7 @@ def run_generate(arguments: argparse.Namespace) -> None:
         guidance_schedule=arguments.guidance_schedule,
         do_sample=not arguments.greedy,
     )
-    names = [label_name(pipe, label) for label in labels]
-    rows = [
-        images[i : i + arguments.num_images_per_label] for i in range(0, len(images), arguments.num_images_per_label)
-    ]
+    rows = [images[i : i + num_each] for i in range(0, len(images), num_each)]
     if as_grid:
         save_image(image_grid(rows, row_captions=names), arguments.out)
         print(f"wrote {arguments.out} (seed {seed})")
@@ -396,10 +482,28 @@ def run_generate(arguments: argparse.Namespace) -> None:
     digits = len(str(len(images) - 1))
     numbers = iter(range(len(images)))
     for row, name in zip(rows, names, strict=True):
-        slug = re.sub(r"\W+", "_", name.split(",")[0]).strip("_").lower()
+        slug = re.sub(r"\W+", "_", name.split(",")[0]).strip("_").lower()[:80]
         for image in row:
             save_image(image, arguments.out / f"{next(numbers):0{digits}d}_{slug}.png")
     print(f"wrote {len(images)} images to {arguments.out}{os.sep} (seed {seed})")
+
+
+def read_labels(folder: Path, words: list[str]) -> tuple[list[int], list[str]]:
+    """
+    Class ids of what was typed, and their names as captions, from the configuration alone.
+
+    Raises:
+        ValueError: For labels that the model does not have.
+    """
+    from fqgan_hf.labels import class_names, resolve_labels
+
+    config = read_json(folder / "transformer" / "config.json")
+    num_classes, id2label = config.get("num_classes"), config.get("id2label")
+    if not isinstance(num_classes, int) or not isinstance(id2label or {}, dict):
+        raise ValueError(f"{folder / 'transformer' / 'config.json'} must give num_classes and id2label")
+    names = class_names(id2label)
+    labels = resolve_labels(parse_labels(words), num_classes, names)
+    return labels, [names.get(label, f"class {label}") for label in labels]
 
 
 def generate_images(
@@ -446,13 +550,6 @@ def generate_images(
     if sampling.get("output_type") == "codes":
         return torch.cat(results)
     return [image for images in results for image in images]
-
-
-def label_name(pipe: "FARPipeline", label: int) -> str:
-    """A class's name as a caption: its own, or "class 3" where the model has none."""
-    from fqgan_hf.labels import class_names
-
-    return class_names(pipe.transformer.config.id2label).get(label, f"class {label}")
 
 
 # ---- fqgan sample ---------------------------------------------------------------------------------------------------
@@ -509,7 +606,7 @@ def run_sample(arguments: argparse.Namespace) -> None:
     import torch
     from accelerate import PartialState
 
-    from fqgan_hf import FARPipeline, optimize
+    from fqgan_hf import optimize
     from fqgan_hf.sample import SamplingRun, dealt_folder, sample
 
     run = SamplingRun.describe(
@@ -538,7 +635,7 @@ def run_sample(arguments: argparse.Namespace) -> None:
         device = state.device  # a GPU of its own
     with dealt_folder(arguments.output_dir, run, state, arguments.verify) as (mine, missing):
         if missing:
-            pipe = FARPipeline.from_pretrained(str(folder)).to(device)
+            pipe = load_generating_pipeline(folder).to(device)
             optimize(pipe, getattr(torch, arguments.dtype), arguments.quantization, arguments.compile)
             sample(pipe, run, arguments.output_dir, mine, missing, arguments.batch_size, state.is_main_process)
     state.destroy_process_group()

@@ -27,10 +27,10 @@ from fqgan_hf.cli import (
     generate_images,
     reconstruct,
     reconstruction_captions,
-    save_image,
 )
 from fqgan_hf.failures import raise_if_interrupted
 from fqgan_hf.files import atomic_path, write_json
+from fqgan_hf.picture_files import save_image
 
 
 if TYPE_CHECKING:

@@ -92,6 +92,8 @@ def check_writable(path: str | os.PathLike) -> None:
     path = Path(path)
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
+        if (found := path.parents[len(missing)]).is_file():
+            raise NotADirectoryError(f"{found} is a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".tmp") as folder:
             Path(folder, path.name).write_bytes(b"\0")
