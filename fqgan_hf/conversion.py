@@ -9,7 +9,6 @@ import argparse
 import difflib
 import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from fqgan_hf.files import atomic_path, check_writable, publish_files
+from fqgan_hf.files import atomic_path, check_writable, staged_folder
 from fqgan_hf.modeling import configuration_far, modeling_fqgan
 from fqgan_hf.modeling.configuration_checks import check_setting
 from fqgan_hf.modeling.configuration_far import FARConfig
@@ -455,11 +454,7 @@ def convert_checkpoint(
     check_overrides(overrides)
     check_writable(output_dir / "config.json")
     model = convert_state_dict(load_published_state_dict(path), **overrides)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{output_dir.name[:40]}.", suffix=".tmp", dir=output_dir.parent
-    ) as parent:
-        staging = Path(parent, "model")
+    with staged_folder(output_dir) as staging:
         try:
             model.save_pretrained(str(staging))
             if isinstance(model, FQGANModel):
@@ -468,7 +463,6 @@ def convert_checkpoint(
         except SafetensorError as error:
             raise OSError(f"{output_dir} cannot be written: {error}") from error
         _check_replaced(path, staging, output_dir)
-        publish_files(staging, output_dir)
     return model
 
 

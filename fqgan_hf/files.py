@@ -129,16 +129,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def publish_files(staging: Path, folder: Path) -> None:
     """
-    Move the files of `staging` into `folder`, where they replace those of the same names and nothing else.
+    Move the files of `staging`, subfolders and all, into `folder`, where they replace those of the same names only.
 
     A reader never sees new weights with an old configuration or the other way round: the configurations, without
     which no loader begins, go first and come last. A folder that is not there yet appears as a whole.
 
     Args:
-        staging (`Path`): A folder of files on the same disk; gone afterwards.
+        staging (`Path`): On the same disk; gone afterwards.
         folder (`Path`): Created if missing.
     """
-    for path in staging.iterdir():
+    files = sorted(path for path in staging.rglob("*") if path.is_file())
+    for path in files:
         path.chmod(0o644)  # safetensors writes 0600, which another user could not load
         fsync(path)
     if not folder.exists():
@@ -147,13 +148,27 @@ def publish_files(staging: Path, folder: Path) -> None:
         staging.replace(folder)
         fsync(folder.parent)
         return
-    configurations = [path.name for path in staging.glob("*.json")]
-    for name in configurations:
-        (folder / name).unlink(missing_ok=True)
-    for path in sorted(staging.iterdir(), key=lambda path: (path.name in configurations, path.name)):
-        path.replace(folder / path.name)
-    staging.rmdir()
-    fsync(folder)
+    targets = {path: folder / path.relative_to(staging) for path in files}
+    for path, target in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".json":
+            target.unlink(missing_ok=True)
+    for path in sorted(files, key=lambda path: (path.suffix == ".json", path)):
+        path.replace(targets[path])
+    shutil.rmtree(staging)
+    for parent in {target.parent for target in targets.values()}:
+        fsync(parent)
+
+
+@contextlib.contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """A folder that is not there yet, on the disk of `folder`, whose files are published there when the block ends."""
+    inside = folder if folder.is_dir() else folder.parent
+    inside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=inside) as parent:
+        staging = Path(parent, "staged")
+        yield staging
+        publish_files(staging, folder)
 
 
 @contextlib.contextmanager

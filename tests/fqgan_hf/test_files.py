@@ -91,10 +91,13 @@ def test_publish_files_replaces_its_own_names_only(tmp_path):
         place.mkdir()
         for name in ("config.json", "model.safetensors"):
             (place / name).write_text(place.name)
+    (staging / "part").mkdir()
+    (staging / "part" / "config.json").write_text("staging")
     (folder / "other.safetensors").write_text("mine")
     files.publish_files(staging, folder)
-    found = {path.name: path.read_text() for path in folder.iterdir()}
-    assert found == {"config.json": "staging", "model.safetensors": "staging", "other.safetensors": "mine"}
+    found = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert found.pop("other.safetensors") == "mine"
+    assert found == dict.fromkeys(("config.json", "model.safetensors", "part/config.json"), "staging")
     assert not staging.exists()
 
 
