@@ -64,6 +64,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         OSError: It cannot be written.
     """
     path = Path(path)
+    _refuse_devices(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In a folder of its own: under its own name, and in nobody's way.
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent))
@@ -89,9 +90,10 @@ def check_writable(path: str | os.PathLike) -> None:
     Raises:
         OSError: It cannot; the message names `path`.
     """
-    path = Path(path)
-    missing = [folder for folder in path.parents if not folder.exists()]
+    path, missing = Path(path), []
     try:
+        _refuse_devices(path)
+        missing += [folder for folder in path.parents if not folder.exists()]
         if (found := path.parents[len(missing)]).is_file():
             raise NotADirectoryError(f"{found} is a file")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +105,12 @@ def check_writable(path: str | os.PathLike) -> None:
         for folder in missing:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def _refuse_devices(path: Path) -> None:
+    """Raise `OSError` for what a rename would replace by a file: /dev/null would be one for everybody."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(f"{path} is a device or a pipe")
 
 
 def write_json(path: Path, content: Any) -> None:

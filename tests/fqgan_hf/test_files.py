@@ -63,6 +63,16 @@ def test_check_writable_finds_what_writing_would_find(tmp_path, place):
     assert names(tmp_path) == ["file"]
 
 
+def test_devices_and_pipes_are_not_replaced_by_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(OSError, match="is a device or a pipe"):
+            files.check_writable(path)
+        with pytest.raises(OSError, match="is a device or a pipe"), files.atomic_path(path) as temporary:
+            temporary.write_text("a")
+    assert names(tmp_path) == ["pipe"] and (tmp_path / "pipe").is_fifo()
+
+
 def test_check_writable_on_a_read_only_disk(tmp_path):
     if os.geteuid() != 0:
         tmp_path.chmod(0o555)
