@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fqgan_hf.facts import codebook_names, collect_facts, folder_kind, format_facts
-from fqgan_hf.failures import MISTAKES, first_line, run_command
+from fqgan_hf.failures import MISTAKES, first_line, leave, run_command
 from fqgan_hf.files import check_writable, read_json
 from fqgan_hf.picture_files import check_image_format, check_image_path, is_image_path, save_image
 
@@ -865,5 +865,10 @@ def main(argv: list[str] | None = None) -> int:
     return run_command(f"fqgan {arguments.command}", lambda: arguments.run(arguments), debug)
 
 
+def program() -> None:
+    """`fqgan` as the shell starts it."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

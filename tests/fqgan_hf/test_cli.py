@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel, FQGANPipeline
 from fqgan_hf.cli import COMMANDS, build_parser, main, reconstruct
+from fqgan_hf.conversion import to_published_state_dict
 from fqgan_hf.facts import codebook_names
 from fqgan_hf.failures import first_line
 
@@ -401,6 +402,35 @@ def test_ctrl_c_ends_the_demo_in_its_first_stage(seconds, tmp_path):
     assert process.returncode == 130, rest
     assert rest.strip().endswith("fqgan demo: interrupted") and "Traceback" not in rest
     assert not (tmp_path / "demo" / "training").exists(), "the next stage has not begun"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("command", ["generate", "sample", "reconstruct", "convert", "info"])
+def test_ctrl_c_at_any_moment(command, saved, tmp_path):
+    """Twelve moments from the first to the last second, most of which go into imports."""
+    torch.save(to_published_state_dict(make_generator(make_tokenizer())), tmp_path / "a.pt")
+    words = {
+        "generate": ["--model", saved / "pipeline", "--class_labels", 1, "--out", tmp_path / "a.png"],
+        "sample": ["--model", saved / "pipeline", "--num", 40, "--output_dir", tmp_path / "s"],
+        "reconstruct": [saved / "photo.png", "--model", saved / "pipeline", "--out", tmp_path / "b.png"],
+        "convert": [tmp_path / "a.pt", tmp_path / "c", "--force", "--set", "num_attention_heads=2", "grid_height=4",
+                    "grid_width=4"],
+        "info": [saved / "pipeline"],
+    }[command]  # fmt: skip
+    program = [sys.executable, "-m", "fqgan_hf.cli", command, *map(str, words)]
+    started = time.monotonic()
+    subprocess.run(program, check=True, capture_output=True)
+    duration = time.monotonic() - started
+    for moment in range(12):
+        process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, preexec_fn=usual_interrupts)
+        time.sleep(0.3 + (duration - 0.3) * moment / 12)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode in (0, 130), (moment, errors)  # 0: it was done
+        assert "Traceback" not in errors, (moment, errors)
+        assert process.returncode == 0 or errors.endswith(f"fqgan {command}: interrupted\n")
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def usual_interrupts():
