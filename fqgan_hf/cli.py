@@ -369,16 +369,15 @@ def blank_picture(path: Path, processor, size: int | None) -> "Image.Image":
     from PIL import Image
 
     size = processor.size if size is None else size
-    if size is None:
-        try:
-            with Image.open(path) as image:
-                is_turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation
-                width, height = image.size[::-1] if is_turned else image.size
-        except Exception:  # it will be left out, with the reason
-            width = height = 1
-        return Image.new("RGB", (width, height))
-    width, height = (size["width"], size["height"]) if isinstance(size, dict) else (size, size)
-    return Image.new("RGB", (width, height))
+    if size is not None:
+        return Image.new("RGB", (size["width"], size["height"]) if isinstance(size, dict) else (size, size))
+    try:
+        with Image.open(path) as image:
+            is_turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation
+            width, height = image.size[::-1] if is_turned else image.size
+    except Exception:  # it will be left out, with the reason
+        width = height = 1
+    return Image.new("RGB", (width, height) if width * height <= processor.max_pixels else (1, 1))
 
 
 @contextmanager
