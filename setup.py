@@ -93,7 +93,7 @@ setup(
     include_package_data=False,
     install_requires=CORE,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["fqgan = fqgan_hf.cli:main"]},
+    entry_points={"console_scripts": ["fqgan = fqgan_hf.cli:program"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",

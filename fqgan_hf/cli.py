@@ -9,28 +9,35 @@ Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fqgan_hf.facts import codebook_names, collect_facts, folder_kind, format_facts
-from fqgan_hf.failures import first_line, run_command
-from fqgan_hf.files import atomic_path
+from fqgan_hf.failures import MISTAKES, first_line, leave, run_command
+from fqgan_hf.files import check_writable, read_json
+from fqgan_hf.picture_files import check_image_format, check_image_path, is_image_path, save_image
 
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from fqgan_hf.modeling.modeling_fqgan import FQGANModel
     from fqgan_hf.pipeline_far import FARPipeline
     from fqgan_hf.pipeline_fqgan import FQGANPipeline
 
 # What loads a model from the Hub, and what tells what a folder holds.
 MODEL_FILES = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]
+
+MAX_GENERATED = 10_000  # images of `fqgan generate`, which holds all of them at once
+MAX_SEED = 2**32 - 1  # all that a CPU generator of torch reads of a seed
 
 # What commands use when no model is named: what `fqgan demo` leaves behind.
 DEMO_PIPELINE = "outputs/demo/pipeline"
@@ -75,6 +82,27 @@ def resolve_generating_pipeline(reference: str) -> Path:
     return folder
 
 
+def load_generating_pipeline(folder: Path) -> "FARPipeline":
+    """The `FARPipeline` of a folder; `ValueError` for whatever is wrong with it."""
+    from fqgan_hf import FARPipeline
+
+    with named_failures(folder, "a FARPipeline"):
+        return FARPipeline.from_pretrained(str(folder))
+
+
+@contextmanager
+def named_failures(folder: Path, kind: str) -> Iterator[None]:
+    """What the libraries raise for a folder that somebody damaged (KeyError, TypeError, ...) as a `ValueError`."""
+    try:
+        yield
+    except MISTAKES:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{folder} cannot be loaded as {kind}: {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
 def load_tokenizer_pipeline(folder: Path) -> "FQGANPipeline":
     """The image -> codes -> image pipeline of a tokenizer's folder, or of any pipeline that has one."""
     from fqgan_hf import FQGANImageProcessor, FQGANModel, FQGANPipeline
@@ -82,12 +110,14 @@ def load_tokenizer_pipeline(folder: Path) -> "FQGANPipeline":
     model_folder, processor_folder = folder, folder
     if folder_kind(folder).endswith("Pipeline"):
         model_folder, processor_folder = folder / "vqmodel", folder / "image_processor"
-    vqmodel = FQGANModel.from_pretrained(str(model_folder)).eval()
-    if (processor_folder / "preprocessor_config.json").is_file():
-        image_processor = FQGANImageProcessor.from_pretrained(str(processor_folder))
-    else:
-        image_processor = FQGANImageProcessor(size=vqmodel.config.sample_size, multiple_of=vqmodel.downsample_factor)
-    return FQGANPipeline(vqmodel=vqmodel, image_processor=image_processor)
+    with named_failures(folder, "a tokenizer"):
+        vqmodel = FQGANModel.from_pretrained(str(model_folder)).eval()
+        if (processor_folder / "preprocessor_config.json").is_file():
+            image_processor = FQGANImageProcessor.from_pretrained(str(processor_folder))
+        else:
+            size, factor = vqmodel.config.sample_size, vqmodel.downsample_factor
+            image_processor = FQGANImageProcessor(size=size, multiple_of=factor)
+        return FQGANPipeline(vqmodel=vqmodel, image_processor=image_processor)
 
 
 @dataclass
@@ -137,28 +167,6 @@ def reconstruction_captions(num_codebooks: int) -> list[str]:
     return ["original", both, *(f"{name} only" for name in codebook_names(num_codebooks))]
 
 
-def save_image(image: "Image.Image", path: str | os.PathLike) -> None:
-    """Write a picture so that a reader never sees half of it."""
-    with atomic_path(path) as temporary:
-        image.save(temporary)
-
-
-def is_image_path(path: Path) -> bool:
-    """Whether Pillow writes a picture of that name."""
-    from PIL import Image
-
-    Image.init()
-    return Image.EXTENSION.get(path.suffix.lower()) in Image.SAVE
-
-
-def check_image_path(path: Path) -> None:
-    """Raise `ValueError`, before the long work rather than after it, if no picture can be written there."""
-    if path.is_dir():
-        raise ValueError(f"--out must be the name of a picture, got the folder {path}")
-    if not is_image_path(path):
-        raise ValueError(f"--out must end in a picture format such as .png or .jpg, got {path}")
-
-
 def choose_device(name: str) -> str:
     """A torch device: `name` itself, or for "auto" a GPU where there is one."""
     import torch
@@ -199,25 +207,44 @@ def single_or_list(values: list) -> Any:
 
 def parse_labels(words: list[str]) -> list[int | str]:
     """Class labels as typed: "3" is an id; a class whose name is a number still answers to its id."""
-    return [int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words]
+    return [int(word) if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", word) else word for word in words]
 
 
-def positive_int(text: str) -> int:
-    """Argument type: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def number(kind: type, least: float, most: float = math.inf, above: bool = False) -> Callable[[str], float]:
+    """Argument type: a number of a kind in [least, most], or with `above` in (least, most]."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most or value == math.inf or (above and value == least):
+            bound = f"above {least:g}" if above else f"at least {least:,}"
+            bound += f" and at most {most:,}" if most < math.inf else ""
+            raise argparse.ArgumentTypeError(f"must be {bound}, got {text}")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse: "invalid int value"
+    return parse
+
+
+positive_int = number(int, 1)
+seed_int = number(int, 0, MAX_SEED)
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     sampling = parser.add_argument_group("sampling", "one value, or one per codebook (visual first)")
+    scale, temperature = number(float, 0), number(float, 0, above=True)
     sampling.add_argument(
-        "--guidance_scale", nargs="+", type=float, default=[2.0], metavar="S", help="default: 2.0; 1: off"
+        "--guidance_scale", nargs="+", type=scale, default=[2.0], metavar="S", help="default: 2.0; 1: off"
     )
-    sampling.add_argument("--temperature", nargs="+", type=float, default=[1.0], metavar="T", help="default: 1.0")
-    sampling.add_argument("--top_k", nargs="+", type=int, default=[0], metavar="K", help="default: 0, all codes")
-    sampling.add_argument("--top_p", nargs="+", type=float, default=[1.0], metavar="P", help="default: 1.0, all codes")
+    sampling.add_argument(
+        "--temperature", nargs="+", type=temperature, default=[1.0], metavar="T", help="default: 1.0"
+    )
+    sampling.add_argument(
+        "--top_k", nargs="+", type=number(int, 0), default=[0], metavar="K", help="default: 0, all codes"
+    )
+    sampling.add_argument(
+        "--top_p", nargs="+", type=number(float, 0, 1, above=True), default=[1.0], metavar="P",
+        help="default: 1.0, all codes",
+    )  # fmt: skip
     sampling.add_argument(
         "--guidance_schedule",
         choices=["constant", "linear", "power-cosine"],
@@ -239,7 +266,7 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="default: %(default)s")
     parser.add_argument(
-        "--seed", type=int, default=0, help="the same seed gives the same report; default: %(default)s"
+        "--seed", type=seed_int, default=0, help="the same seed gives the same report; default: %(default)s"
     )
     parser.add_argument("--quick", action="store_true", help="a few training steps only: shows that all parts work")
 
@@ -271,6 +298,8 @@ def run_reconstruct(arguments: argparse.Namespace) -> None:
     missing = [str(path) for path in arguments.images if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"there is no file {missing[0]}")
+    if arguments.out.exists() and any(arguments.out.samefile(path) for path in arguments.images):
+        raise ValueError(f"--out {arguments.out} is one of the images: it would be overwritten")
     folder = resolve_folder(arguments.model)
     if folder_kind(folder) == "FARForImageGeneration":
         raise ValueError(
@@ -283,30 +312,95 @@ def run_reconstruct(arguments: argparse.Namespace) -> None:
     from fqgan_hf.modeling.image_processing_fqgan import load_image
 
     pipe = load_tokenizer_pipeline(folder).to(choose_device(arguments.device))
-    config = pipe.vqmodel.config
-    factor = pipe.vqmodel.downsample_factor
-    if arguments.size is not None and arguments.size % factor:
-        raise ValueError(f"--size must be divisible by the downsampling factor {factor}, got {arguments.size}")
-    names = codebook_names(config.num_codebooks)
+    config, processor = pipe.vqmodel.config, pipe.image_processor
+    check_reconstruct_size(pipe, arguments.size)
+    names, captions = codebook_names(config.num_codebooks), reconstruction_captions(config.num_codebooks)
+    row_captions = [path.name for path in arguments.images] if len(arguments.images) > 1 else None
+    blanks = [[blank_picture(path, processor, arguments.size)] * len(captions) for path in arguments.images]
+    check_image_format(arguments.out, image_grid(blanks, captions, row_captions))
+
     total = CodebookUsage(config.num_codebooks, config.codebook_size)
-    rows, lines = [], []
-    for path in tqdm(arguments.images, desc="reconstructing", unit="image", disable=len(arguments.images) == 1):
-        result = reconstruct(pipe, load_image(path, max_pixels=pipe.image_processor.max_pixels), arguments.size)
-        usage = CodebookUsage(config.num_codebooks, config.codebook_size).update(result.codes)
-        total.merge(usage)
-        rows.append(result.pictures)
-        lines.append(f"{path}: PSNR {result.psnr:.2f} dB, {describe_usage(usage, names)}")
-    save_image(
-        image_grid(
-            rows,
-            column_captions=reconstruction_captions(config.num_codebooks),
-            row_captions=[path.name for path in arguments.images] if len(rows) > 1 else None,
-        ),
-        arguments.out,
-    )
+    rows, lines, bad = [], [], []
+    with block_progress(pipe.vqmodel, len(arguments.images), num_decodings=len(captions) - 1):
+        for path in arguments.images:
+            try:
+                result = reconstruct(pipe, load_image(path, max_pixels=processor.max_pixels), arguments.size)
+            except (ValueError, OSError) as error:
+                if len(arguments.images) == 1:
+                    raise
+                bad.append(path.name)
+                tqdm.write(f"{path} is left out: {first_line(error)}", file=sys.stderr)
+                continue
+            usage = CodebookUsage(config.num_codebooks, config.codebook_size).update(result.codes)
+            total.merge(usage)
+            rows.append((path, result))
+            lines.append(f"{path}: PSNR {result.psnr:.2f} dB, {describe_usage(usage, names)}")
+    if not rows:
+        raise ValueError(f"none of {len(bad)} images could be read, nothing was written")
+    row_captions = [path.name for path, _ in rows] if row_captions else None
+    save_image(image_grid([result.pictures for _, result in rows], captions, row_captions), arguments.out)
     if len(rows) > 1:
         lines.append(f"together: {describe_usage(total, names)}")
-    print("\n".join([*lines, f"wrote {arguments.out}"]))
+    print("\n".join([*lines, f"wrote {arguments.out}"]), flush=True)
+    if bad:
+        raise ValueError(f"{len(bad)} of {len(arguments.images)} images were left out: {', '.join(bad)}")
+
+
+def check_reconstruct_size(pipe: "FQGANPipeline", size: int | None) -> None:
+    """Raise `ValueError` for a size that the tokenizer cannot encode; a word where it will take long."""
+    if size is None:
+        return
+    model, factor = pipe.vqmodel, pipe.vqmodel.downsample_factor
+    if size % factor:
+        raise ValueError(f"--size must be divisible by the downsampling factor {factor}, got {size}")
+    if size**2 > pipe.image_processor.max_pixels:
+        raise ValueError(f"--size must give at most {pipe.image_processor.max_pixels:,} pixels, got {size} x {size}")
+    trained = model.config.sample_size
+    if size > trained and (size // factor) ** 2 >= 4096:
+        print(
+            f"at {size} pixels {(size // factor) ** 2:,} positions attend to each other: that part takes "
+            f"{(size / trained) ** 4:,.0f} times as long as at {trained} pixels",
+            file=sys.stderr,
+        )
+
+
+def blank_picture(path: Path, processor, size: int | None) -> "Image.Image":
+    """A picture of the size that the reconstruction of a file will have, from its header."""
+    from PIL import Image
+
+    size = processor.size if size is None else size
+    if size is not None:
+        return Image.new("RGB", (size["width"], size["height"]) if isinstance(size, dict) else (size, size))
+    try:
+        with Image.open(path) as image:
+            is_turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation
+            width, height = image.size[::-1] if is_turned else image.size
+    except Exception:  # it will be left out, with the reason
+        width = height = 1
+    return Image.new("RGB", (width, height) if width * height <= processor.max_pixels else (1, 1))
+
+
+@contextmanager
+def block_progress(model: "FQGANModel", num_images: int, num_decodings: int) -> Iterator[None]:
+    """A bar that moves with every block of encoder and decoder: one image may take minutes. Shown after a second."""
+    from diffusers.models.attention import BasicTransformerBlock
+    from diffusers.models.attention_processor import Attention
+    from diffusers.models.resnet import ResnetBlock2D
+    from tqdm import tqdm
+
+    kinds = (ResnetBlock2D, Attention, BasicTransformerBlock)
+    encoding, decoding = (
+        [block for part in parts for block in part.modules() if isinstance(block, kinds)]
+        for parts in ((model.encoder, model.branches), (model.decoder,))
+    )
+    total = num_images * (len(encoding) + num_decodings * len(decoding))
+    with tqdm(total=total, desc="reconstructing", unit="block", delay=1) as bar:
+        hooks = [block.register_forward_hook(lambda *_: bar.update() and None) for block in (*encoding, *decoding)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 def describe_usage(usage, names: list[str]) -> str:
@@ -330,7 +424,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("samples.png"),
         help="a picture: a grid with a row per label; any other name: a folder of single images; default: %(default)s",
     )
-    parser.add_argument("--seed", type=int, help="default: a random one, which is printed")
+    parser.add_argument("--seed", type=seed_int, help="default: a random one, which is printed")
     parser.add_argument("--batch_size", type=positive_int, default=16, help="images at a time; default: %(default)s")
     add_sampling_arguments(parser)
     add_device_argument(parser)
@@ -338,22 +432,38 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_generate(arguments: argparse.Namespace) -> None:
     as_grid = is_image_path(arguments.out) and not arguments.out.is_dir()
-    if not as_grid and arguments.out.exists() and not arguments.out.is_dir():
+    if as_grid:
+        check_image_path(arguments.out)
+    elif arguments.out.exists() and not arguments.out.is_dir():
         raise ValueError(f"--out must be a picture (.png, .jpg, ...) or a folder, got the file {arguments.out}")
+    else:
+        check_writable(arguments.out / "0.png")
+    num_each = arguments.num_images_per_label
+    if len(arguments.class_labels) * num_each > MAX_GENERATED:
+        raise ValueError(
+            f"--num_images_per_label must give at most {MAX_GENERATED:,} images, got {len(arguments.class_labels)} x "
+            f"{num_each} (`fqgan sample` writes any number)"
+        )
     folder = resolve_generating_pipeline(arguments.model)
+    labels, names = read_labels(folder, arguments.class_labels)
     quiet_libraries(arguments)
     import secrets
 
-    from fqgan_hf import FARPipeline, optimize
+    from PIL import Image
+
+    from fqgan_hf import optimize
     from fqgan_hf.analysis import image_grid
 
-    pipe = FARPipeline.from_pretrained(str(folder)).to(choose_device(arguments.device))
+    pipe = load_generating_pipeline(folder).to(choose_device(arguments.device))
+    if as_grid:
+        size = pipe.vqmodel.config.sample_size
+        blanks = [[Image.new("RGB", (size, size))] * num_each] * len(labels)
+        check_image_format(arguments.out, image_grid(blanks, row_captions=names))
     optimize(pipe, compile=False)  # the same images; to compile takes longer than a few of them
-    labels = pipe.get_label_ids(parse_labels(arguments.class_labels))
     seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
     images = generate_images(
         pipe,
-        [label for label in labels for _ in range(arguments.num_images_per_label)],
+        [label for label in labels for _ in range(num_each)],
         seed=seed,
         batch_size=arguments.batch_size,
         guidance_scale=single_or_list(arguments.guidance_scale),
@@ -363,10 +473,7 @@ def run_generate(arguments: argparse.Namespace) -> None:
         guidance_schedule=arguments.guidance_schedule,
         do_sample=not arguments.greedy,
     )
-    names = [label_name(pipe, label) for label in labels]
-    rows = [
-        images[i : i + arguments.num_images_per_label] for i in range(0, len(images), arguments.num_images_per_label)
-    ]
+    rows = [images[i : i + num_each] for i in range(0, len(images), num_each)]
     if as_grid:
         save_image(image_grid(rows, row_captions=names), arguments.out)
         print(f"wrote {arguments.out} (seed {seed})")
@@ -374,10 +481,28 @@ def run_generate(arguments: argparse.Namespace) -> None:
     digits = len(str(len(images) - 1))
     numbers = iter(range(len(images)))
     for row, name in zip(rows, names, strict=True):
-        slug = re.sub(r"\W+", "_", name.split(",")[0]).strip("_").lower()
+        slug = re.sub(r"\W+", "_", name.split(",")[0]).strip("_").lower()[:80]
         for image in row:
             save_image(image, arguments.out / f"{next(numbers):0{digits}d}_{slug}.png")
     print(f"wrote {len(images)} images to {arguments.out}{os.sep} (seed {seed})")
+
+
+def read_labels(folder: Path, words: list[str]) -> tuple[list[int], list[str]]:
+    """
+    Class ids of what was typed, and their names as captions, from the configuration alone.
+
+    Raises:
+        ValueError: For labels that the model does not have.
+    """
+    from fqgan_hf.labels import class_names, resolve_labels
+
+    config = read_json(folder / "transformer" / "config.json")
+    num_classes, id2label = config.get("num_classes"), config.get("id2label")
+    if not isinstance(num_classes, int) or not isinstance(id2label or {}, dict):
+        raise ValueError(f"{folder / 'transformer' / 'config.json'} must give num_classes and id2label")
+    names = class_names(id2label)
+    labels = resolve_labels(parse_labels(words), num_classes, names)
+    return labels, [names.get(label, f"class {label}") for label in labels]
 
 
 def generate_images(
@@ -426,13 +551,6 @@ def generate_images(
     return [image for images in results for image in images]
 
 
-def label_name(pipe: "FARPipeline", label: int) -> str:
-    """A class's name as a caption: its own, or "class 3" where the model has none."""
-    from fqgan_hf.labels import class_names
-
-    return class_names(pipe.transformer.config.id2label).get(label, f"class {label}")
-
-
 # ---- fqgan sample ---------------------------------------------------------------------------------------------------
 
 
@@ -440,12 +558,12 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default=DEMO_PIPELINE, help="FARPipeline: a folder or a Hub id; default: %(default)s"
     )
-    parser.add_argument("--num", type=positive_int, required=True, help="images in all")
+    parser.add_argument("--num", type=positive_int, required=True, help="images in all; may be raised later")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the shards and manifest.json")
     parser.add_argument(
         "--class_labels", nargs="+", metavar="LABEL", help="class ids or names, taken in turn; default: all classes"
     )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="default: %(default)s")
     parser.add_argument(
         "--batch_size", type=positive_int, default=16, help="images at a time in each process; default: %(default)s"
     )
@@ -469,18 +587,26 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
         "--quantization", choices=["int8"], help="of the generator's matrices, on a CPU: faster, worse"
     )
     parser.add_argument("--compile", action="store_true", help="on a GPU: compile and capture CUDA graphs")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare what is there already with the hashes in manifest.json"
+    )
     add_sampling_arguments(parser)
     add_device_argument(parser)
 
 
 def run_sample(arguments: argparse.Namespace) -> None:
+    if arguments.output_dir.exists() and not arguments.output_dir.is_dir():
+        raise ValueError(f"--output_dir must be a folder, got the file {arguments.output_dir}")
     folder = resolve_generating_pipeline(arguments.model)
+    check_writable(arguments.output_dir / "manifest.json")
     quiet_libraries(arguments)
+    from datetime import timedelta
+
     import torch
     from accelerate import PartialState
 
-    from fqgan_hf import FARPipeline, optimize
-    from fqgan_hf.sample import SamplingRun, close_folder, deal_shards, sample
+    from fqgan_hf import optimize
+    from fqgan_hf.sample import SamplingRun, dealt_folder, sample
 
     run = SamplingRun.describe(
         folder,
@@ -500,20 +626,21 @@ def run_sample(arguments: argparse.Namespace) -> None:
         shard_size=arguments.shard_size,
     )
     device = choose_device(arguments.device)
-    state = PartialState(cpu=device in ("cpu", "mps"))
+    # A process may wait very long for its main process, while that waits for another run.
+    state = PartialState(cpu=device in ("cpu", "mps"), timeout=timedelta(days=30))
     if state.num_processes > 1:
         if device == "mps" or ":" in device:
             raise ValueError(f"--device must be cpu or cuda for {state.num_processes} processes, got {device}")
         device = state.device  # a GPU of its own
-    mine, missing = deal_shards(arguments.output_dir, run, state)
-    if missing:
-        pipe = FARPipeline.from_pretrained(str(folder)).to(device)
-        optimize(pipe, getattr(torch, arguments.dtype), arguments.quantization, arguments.compile)
-        sample(pipe, run, arguments.output_dir, mine, missing, arguments.batch_size, state.is_main_process)
+    with dealt_folder(arguments.output_dir, run, state, arguments.verify) as (mine, missing):
+        if missing:
+            pipe = load_generating_pipeline(folder).to(device)
+            optimize(pipe, getattr(torch, arguments.dtype), arguments.quantization, arguments.compile)
+            sample(pipe, run, arguments.output_dir, mine, missing, arguments.batch_size, state.is_main_process)
     state.destroy_process_group()
     if state.is_main_process:
-        close_folder(arguments.output_dir, run)
-        print(f"{arguments.output_dir} holds {run.num} images (seed {run.seed})")
+        verified = ", with the content that was written" if arguments.verify else ""
+        print(f"{arguments.output_dir} holds {run.num} images (seed {run.seed}){verified}")
 
 
 # ---- fqgan convert --------------------------------------------------------------------------------------------------
@@ -523,7 +650,9 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="published checkpoint; with --to-original a model folder")
     parser.add_argument("target", type=Path, help="model folder to write; with --to-original a .pt file")
     parser.add_argument("--to-original", action="store_true", help="write the published layout")
-    parser.add_argument("--force", action="store_true", help="overwrite the target")
+    parser.add_argument(
+        "--force", action="store_true", help="replace files of the target, but only those that a conversion writes"
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -546,7 +675,8 @@ def run_convert(arguments: argparse.Namespace) -> None:
             raise ValueError(f"with --to-original the source must be a model folder, got the file {source}")
         if target.is_dir():
             raise ValueError(f"with --to-original the target must be a file, got the folder {target}")
-        refuse_overwrite(target, target.exists(), arguments.force)
+        if target.exists() and not arguments.force:
+            raise FileExistsError(f"{target} is there already; --force overwrites it")
         quiet_libraries(arguments)
         from fqgan_hf.conversion import convert_to_original
 
@@ -559,44 +689,14 @@ def run_convert(arguments: argparse.Namespace) -> None:
         )
     if target.exists() and not target.is_dir():
         raise ValueError(f"the target must be a folder, got the file {target}")
-    refuse_overwrite(target, target.is_dir() and any(target.iterdir()), arguments.force)
-
+    if target.is_dir() and any(target.iterdir()) and not arguments.force:
+        raise FileExistsError(f"{target} is there already; --force replaces the files that a conversion writes")
+    check_writable(target / "config.json")
     quiet_libraries(arguments)
-    import shutil
-    import tempfile
-
     from fqgan_hf.conversion import convert_checkpoint
-    from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
-    from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        model = convert_checkpoint(source, temporary, **overrides)
-        if isinstance(model, FQGANModel):
-            processor = FQGANImageProcessor(size=model.config.sample_size, multiple_of=model.downsample_factor)
-            processor.save_pretrained(str(temporary))
-        target.mkdir(exist_ok=True)
-        written = {path.name for path in temporary.iterdir()}
-        for pattern in (
-            "*.safetensors",
-            "*.safetensors.index.json",
-        ):  # other weights there would be loaded in place of these
-            for stale in target.glob(pattern):
-                if stale.name not in written:
-                    stale.unlink()
-        for path in sorted(temporary.iterdir()):
-            path.chmod(0o644)  # safetensors writes 0600
-            os.replace(path, target / path.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    model = convert_checkpoint(source, target, arguments.force, **overrides)
     print(f"wrote {target}: {type(model).__name__}, {model.num_parameters() / 1e6:.1f} M parameters")
-
-
-def refuse_overwrite(target: Path, is_there: bool, force: bool) -> None:
-    """Raise `FileExistsError` unless the target is free or `--force` was given."""
-    if is_there and not force:
-        raise FileExistsError(f"{target} is there already; --force overwrites it")
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
@@ -606,9 +706,11 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         name, separator, value = pair.partition("=")
         if not separator or not name.isidentifier():
             raise ValueError(f"--set must be given as NAME=VALUE, got {pair!r}")
+        if name in overrides:
+            raise ValueError(f"--set gives {name} twice")
         try:
             overrides[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             overrides[name] = value
     return overrides
 
@@ -762,5 +864,10 @@ def main(argv: list[str] | None = None) -> int:
     return run_command(f"fqgan {arguments.command}", lambda: arguments.run(arguments), debug)
 
 
+def program() -> None:
+    """`fqgan` as the shell starts it."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

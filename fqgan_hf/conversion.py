@@ -6,16 +6,23 @@ table. What a file holds is found from its keys and shapes. Pickles are read by 
 """
 
 import argparse
+import difflib
 import os
 import re
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from fqgan_hf.files import atomic_path, check_writable, staged_folder
+from fqgan_hf.modeling import configuration_far, modeling_fqgan
+from fqgan_hf.modeling.configuration_checks import check_setting
 from fqgan_hf.modeling.configuration_far import FARConfig
+from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 
@@ -28,6 +35,10 @@ ADAPTER_NAMES = {
 }
 FEATURE_HEAD_NAMES = {2: (None, "feat_pred_head"), 3: (None, "mid_sem_feat_pred", "high_sem_feat_pred")}
 WRAPPER_KEYS = ("ema", "model", "state_dict")
+
+# What may be given beside a checkpoint. Shapes tell the rest, and are right.
+GENERATOR_SETTINGS = {*configuration_far.SETTINGS, "id2label", "tokenizer_fingerprint"}
+TOKENIZER_SETTINGS = {*modeling_fqgan.SETTINGS, "act_fn"}
 
 StateDict = dict[str, torch.Tensor]
 
@@ -68,6 +79,7 @@ def load_published_state_dict(path: str | os.PathLike) -> StateDict:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_archive(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can make the unpickler raise anything
@@ -82,7 +94,8 @@ def load_published_state_dict(path: str | os.PathLike) -> StateDict:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
+    is_state = isinstance(content, dict) and content and all(isinstance(key, str) for key in content)
+    if not is_state or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(
             f"checkpoint {path} must be a state dict or hold one under {', '.join(map(repr, WRAPPER_KEYS))}, "
             f"got {type(content).__name__}"
@@ -91,6 +104,17 @@ def load_published_state_dict(path: str | os.PathLike) -> StateDict:
     while any(all(key.startswith(prefix) for key in content) for prefix in prefixes):
         content = {key.split(".", 1)[1]: value for key, value in content.items()}
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """Raise `ValueError` for a torch file whose parts fail their checksums: `torch.load` reads none."""
+    if not zipfile.is_zipfile(path):
+        return  # the format before torch 1.6, without checksums
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise ValueError("it has compressed parts, which torch does not write")
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of its part {damaged} is wrong: it was damaged")
 
 
 # --- The tables ---
@@ -228,7 +252,7 @@ def _reorder_rotary(qkv: torch.Tensor, config: FARConfig, to_half_split: bool) -
 # --- From published to ours ---
 
 
-def _apply(entries: Iterator[Entry], source: StateDict, to_ours: bool) -> StateDict:
+def _apply(entries: Iterable[Entry], source: StateDict, to_ours: bool) -> StateDict:
     """Walk a table in one direction; every source tensor must be used, and every name of the table be there."""
     result, used, missing = {}, set(), []
     for ours, published, transform in entries:
@@ -239,8 +263,12 @@ def _apply(entries: Iterator[Entry], source: StateDict, to_ours: bool) -> StateD
             continue
         used.update(inputs)
         function = transform.to_ours if to_ours else transform.to_published
-        tensors = function(*(source[name] for name in inputs))
-        result.update((name, tensor.contiguous()) for name, tensor in zip(outputs, tensors, strict=True))
+        try:
+            tensors = zip(outputs, function(*(source[name] for name in inputs)), strict=True)
+            result.update((name, tensor.contiguous()) for name, tensor in tensors)
+        except (RuntimeError, IndexError, ValueError) as error:  # from a view or a concatenation that is not possible
+            shapes = ", ".join(f"{name} {tuple(source[name].shape)}" for name in inputs)
+            raise ValueError(f"checkpoint has tensors of unexpected shape: {shapes}") from error
     unknown = sorted(set(source) - used)
     if missing or unknown:
         parts = [f"{len(keys)} {kind} keys: {', '.join(keys[:5])}" for kind, keys in
@@ -250,7 +278,7 @@ def _apply(entries: Iterator[Entry], source: StateDict, to_ours: bool) -> StateD
 
 
 def _count(state: StateDict, pattern: str) -> int:
-    """Number of consecutive indices from 0 that `pattern` (with one group) finds among the keys."""
+    """Number of indices that `pattern` (with one group) finds among the keys."""
     found = {int(match.group(1)) for key in state if (match := re.match(pattern, key))}
     return len(found)
 
@@ -263,6 +291,17 @@ def _require(state: StateDict, *names: str) -> None:
         )
 
 
+def _shape(state: StateDict, name: str, num_dimensions: int) -> tuple[int, ...]:
+    """Shape of a tensor that must be there, with so many dimensions."""
+    _require(state, name)
+    shape = tuple(state[name].shape)
+    if len(shape) != num_dimensions:
+        raise ValueError(
+            f"checkpoint has tensors of unexpected shape: {name} {shape} instead of {num_dimensions} dimensions"
+        )
+    return shape
+
+
 def tokenizer_config(state: StateDict, **overrides) -> dict:
     """The configuration of a published tokenizer, from its keys and shapes; `overrides` win (heads leave no trace)."""
     num_codebooks = len([key for key in state if re.fullmatch(r"quantize_\w+\.embedding\.weight", key)])
@@ -272,35 +311,32 @@ def tokenizer_config(state: StateDict, **overrides) -> dict:
         )
     suffixes = CODEBOOK_SUFFIXES[num_codebooks]
     adapters = ADAPTER_NAMES[num_codebooks]
-    levels = _count(state, r"encoder\.conv_blocks\.(\d+)\.")
+    levels = _count(state, r"encoder\.conv_blocks\.(\d{1,9})\.")
     last_convs = [f"encoder.conv_blocks.{i}.res.0.conv1.weight" for i in range(levels)]
-    positions = f"encoder.{adapters[0]}.0.positional_embedding"
-    _require(
-        state, "encoder.conv_in.weight", "decoder.conv_out.weight", "post_quant_conv.weight", positions, *last_convs,
-        *(f"quantize_{suffix}.embedding.weight" for suffix in suffixes),
-    )  # fmt: skip
-    codebook_size, codebook_dim = state[f"quantize_{suffixes[0]}.embedding.weight"].shape
-    grid = round(state[positions].shape[0] ** 0.5)
+    codebook_size, codebook_dim = _shape(state, f"quantize_{suffixes[0]}.embedding.weight", 2)
+    num_positions = _shape(state, f"encoder.{adapters[0]}.0.positional_embedding", 2)[0]
+    grid = round(num_positions**0.5)
     heads = FEATURE_HEAD_NAMES[num_codebooks]
     widths = [
-        state[f"{head}.class_embedding"].shape[-1] if f"{head}.class_embedding" in state else None for head in heads
+        _shape(state, f"{head}.class_embedding", 2)[-1] if f"{head}.class_embedding" in state else None
+        for head in heads
     ]
     config = {
-        "in_channels": state["encoder.conv_in.weight"].shape[1],
-        "out_channels": state["decoder.conv_out.weight"].shape[0],
-        "block_out_channels": tuple(state[name].shape[0] for name in last_convs),
-        "layers_per_block": _count(state, r"encoder\.conv_blocks\.0\.res\.(\d+)\."),
-        "latent_channels": state["post_quant_conv.weight"].shape[0],
-        "sample_size": grid * 2 ** (levels - 1),
+        "in_channels": _shape(state, "encoder.conv_in.weight", 4)[1],
+        "out_channels": _shape(state, "decoder.conv_out.weight", 4)[0],
+        "block_out_channels": tuple(_shape(state, name, 4)[0] for name in last_convs),
+        "layers_per_block": _count(state, r"encoder\.conv_blocks\.0\.res\.(\d{1,9})\."),
+        "latent_channels": _shape(state, "post_quant_conv.weight", 4)[0],
+        "sample_size": grid * 2 ** max(levels - 1, 0),
         "num_codebooks": num_codebooks,
         "codebook_size": codebook_size,
         "codebook_dim": codebook_dim,
-        "adapter_num_layers": _count(state, rf"encoder\.{adapters[0]}\.0\.transformer\.(\d+)\."),
+        "adapter_num_layers": _count(state, rf"encoder\.{adapters[0]}\.0\.transformer\.(\d{{1,9}})\."),
     }
     if any(widths):
         config["feature_dims"] = tuple(widths)
         head = next(head for head, width in zip(heads, widths, strict=True) if width)
-        config["feature_num_layers"] = _count(state, rf"{head}\.transformer\.(\d+)\.")
+        config["feature_num_layers"] = _count(state, rf"{head}\.transformer\.(\d{{1,9}})\.")
     return config | overrides
 
 
@@ -310,27 +346,29 @@ def generator_config(state: StateDict, **overrides) -> dict:
     Shapes tell neither the attention heads (64 channels each in every published size, and assumed) nor the grid
     (16x16 assumed): give `num_attention_heads`, `grid_height`, `grid_width` where they differ.
     """
-    num_codebooks = _count(state, r"tok_embeddings_(\d+)\.weight")
-    names = [
-        "cls_embedding.embedding_table.weight",
-        "layers.0.feed_forward.w1.weight",
-        "layers.0.attention.wqkv.weight",
-    ]
-    _require(state, "tok_embeddings_1.weight", *names)
-    hidden_size = state["tok_embeddings_1.weight"].shape[1]
+    num_codebooks = _count(state, r"tok_embeddings_(\d{1,9})\.weight")
+    codebook_size, hidden_size = _shape(state, "tok_embeddings_1.weight", 2)
     heads = overrides.get("num_attention_heads") or max(1, hidden_size // 64)
-    qkv_rows = state["layers.0.attention.wqkv.weight"].shape[0]
+    qkv_rows = _shape(state, "layers.0.attention.wqkv.weight", 2)[0]
     return {
         "num_codebooks": num_codebooks,
-        "codebook_size": state["tok_embeddings_1.weight"].shape[0],
-        "num_classes": state["cls_embedding.embedding_table.weight"].shape[0] - 1,
+        "codebook_size": codebook_size,
+        "num_classes": _shape(state, "cls_embedding.embedding_table.weight", 2)[0] - 1,
         "hidden_size": hidden_size,
-        "intermediate_size": state["layers.0.feed_forward.w1.weight"].shape[0],
-        "num_hidden_layers": _count(state, r"layers\.(\d+)\."),
+        "intermediate_size": _shape(state, "layers.0.feed_forward.w1.weight", 2)[0],
+        "num_hidden_layers": _count(state, r"layers\.(\d{1,9})\."),
         "num_attention_heads": heads,
-        "num_key_value_heads": (qkv_rows - hidden_size) // 2 // (hidden_size // heads),
-        "num_head_layers": _count(state, r"ar_head\.(\d+)\."),
+        "num_key_value_heads": (qkv_rows - hidden_size) // 2 // max(1, hidden_size // heads),
+        "num_head_layers": _count(state, r"ar_head\.(\d{1,9})\."),
     } | overrides
+
+
+def check_overrides(names: Iterable[str], known: set[str] = GENERATOR_SETTINGS | TOKENIZER_SETTINGS) -> None:
+    """Raise `ValueError` for a setting that does not exist, with the nearest one that does."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"there is no setting {name} (the nearest is {near}), accepted are {sorted(known)}")
 
 
 def convert_state_dict(state: StateDict, **overrides) -> FQGANModel | FARForImageGeneration:
@@ -346,40 +384,102 @@ def convert_state_dict(state: StateDict, **overrides) -> FQGANModel | FARForImag
     """
     # Usage statistics of the published quantizer and its rotary table are not weights.
     state = {k: v for k, v in state.items() if not k.endswith(".codebook_used") and k != "freqs_cis"}
-    if any(key.startswith("tok_embeddings_") for key in state):
-        model = FARForImageGeneration(FARConfig(**generator_config(state, **overrides)))
-        entries = generator_entries(model.config)
-    elif any(key.startswith("quantize_") for key in state):
-        model = FQGANModel(**tokenizer_config(state, **overrides))
-        entries = tokenizer_entries(model.config)
-    else:
+    is_generator = any(key.startswith("tok_embeddings_") for key in state)
+    if not is_generator and not any(key.startswith("quantize_") for key in state):
         raise ValueError(
             "checkpoint is neither a published tokenizer (quantize_*.embedding.weight) nor a published generator "
             f"(tok_embeddings_*.weight); its first keys are {', '.join(sorted(state)[:3])}"
         )
-    converted = {name: tensor.float() for name, tensor in _apply(entries, state, to_ours=True).items()}
+    check_overrides(overrides, GENERATOR_SETTINGS if is_generator else TOKENIZER_SETTINGS)
+    for name, setting in (configuration_far if is_generator else modeling_fqgan).SETTINGS.items():
+        if name in overrides:
+            check_setting(name, overrides[name], setting)
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be of a floating type, got {tensor.dtype}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} must hold finite values, got NaN or infinity")
+
+    with torch.device("meta"):  # nothing is allocated before all shapes are known to fit
+        if is_generator:
+            model = FARForImageGeneration(FARConfig(**generator_config(state, **overrides)))
+            entries = list(generator_entries(model.config))
+        else:
+            model = FQGANModel(**tokenizer_config(state, **overrides))
+            entries = list(tokenizer_entries(model.config))
+    # Copies: parts of one tensor would share its storage, which safetensors does not write.
+    converted = {
+        name: torch.empty(tensor.shape).copy_(tensor) for name, tensor in _apply(entries, state, to_ours=True).items()
+    }
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    published = {name: " and ".join(names) for ours, names, _ in entries for name in ours}
     wrong = [
-        f"{n} {tuple(t.shape)} instead of {tuple(expected[n])}" for n, t in converted.items() if t.shape != expected[n]
+        f"{published[name]}: {tuple(tensor.shape)} instead of {tuple(expected[name])} in {name}"
+        for name, tensor in converted.items()
+        if tensor.shape != expected[name]
     ]
     if wrong:
-        raise ValueError(f"checkpoint has tensors of unexpected shape: {', '.join(wrong[:5])}")
-    model.load_state_dict(converted)
+        raise ValueError(f"checkpoint has tensors of unexpected shape: {'; '.join(wrong[:5])}")
+    model.load_state_dict(converted, assign=True)
     return model.eval()
 
 
-def convert_checkpoint(path: str | os.PathLike, output_dir: str | os.PathLike, **overrides):
+def convert_checkpoint(
+    path: str | os.PathLike, output_dir: str | os.PathLike, force: bool = False, **overrides
+) -> FQGANModel | FARForImageGeneration:
     """
-    Convert a published checkpoint file to a `from_pretrained` directory; returns the model.
+    Convert a published checkpoint file to a `from_pretrained` folder.
 
     Args:
         path: See `load_published_state_dict`.
-        output_dir: Created if need be.
+        output_dir: Created if need be. It appears complete or not at all.
+        force (`bool`):
+            Let files of the same names in `output_dir` be replaced: `config.json`, the weights, a tokenizer's
+            `preprocessor_config.json`. Other files there stay.
         **overrides: See `convert_state_dict`.
+
+    Returns:
+        The model.
+
+    Raises:
+        FileExistsError: The folder holds something, without `force`; or `force` would replace the checkpoint itself or
+            leave weights beside the new ones that a loader could take for them.
+        ValueError: See `load_published_state_dict` and `convert_state_dict`.
     """
+    path, output_dir = Path(path), Path(output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise FileExistsError(f"output_dir must be a folder, got the file {output_dir}")
+    if output_dir.is_dir() and any(output_dir.iterdir()) and not force:
+        raise FileExistsError(f"{output_dir} is there already and not empty: choose another folder, or --force")
+    check_overrides(overrides)
+    check_writable(output_dir / "config.json")
     model = convert_state_dict(load_published_state_dict(path), **overrides)
-    model.save_pretrained(str(output_dir))
+    with staged_folder(output_dir) as staging:
+        try:
+            model.save_pretrained(str(staging))
+            if isinstance(model, FQGANModel):
+                size, factor = model.config.sample_size, model.downsample_factor
+                FQGANImageProcessor(size=size, multiple_of=factor).save_pretrained(str(staging))
+        except SafetensorError as error:
+            raise OSError(f"{output_dir} cannot be written: {error}") from error
+        _check_replaced(path, staging, output_dir)
     return model
+
+
+def _check_replaced(source: Path, staging: Path, output_dir: Path) -> None:
+    """Raise `FileExistsError` where the files of `staging` in `output_dir` would destroy something or be confused."""
+    for path in staging.iterdir():
+        target = output_dir / path.name
+        if target.exists() and target.samefile(source):
+            raise FileExistsError(f"{target} would replace the checkpoint itself: choose another folder")
+    stems = {path.name.split(".")[0].split("-")[0] for path in staging.glob("*.safetensors")}
+    for stem in stems:
+        for other in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
+            if (output_dir / other).exists() and not (staging / other).exists():
+                raise FileExistsError(
+                    f"{output_dir / other} would stay beside the new weights and be loaded in their place: remove it, "
+                    "or choose another folder"
+                )
 
 
 # --- And back ---
@@ -411,16 +511,24 @@ def convert_to_original(model_dir: str | os.PathLike, path: str | os.PathLike) -
 
     Args:
         model_dir: A directory or Hub id with an `FQGANModel` or a `FARForImageGeneration`.
-        path: The file to write.
+        path: The file to write; it appears complete or not at all.
+
+    Raises:
+        FileExistsError: It is a folder, or a file of the model itself.
+        ValueError: The published layout cannot hold the model.
     """
-    model = load_any_model(model_dir)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save({"model": to_published_state_dict(model)}, temporary)
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    if path.is_dir():
+        raise FileExistsError(f"path must be a file, got the folder {path}")
+    if Path(model_dir).is_dir() and path.resolve().parent == Path(model_dir).resolve() and path.exists():
+        raise FileExistsError(f"{path} is a part of the model itself: choose another file")
+    check_writable(path)
+    model = load_any_model(model_dir)
+    with atomic_path(path) as temporary:
+        try:
+            torch.save({"model": to_published_state_dict(model)}, temporary)
+        except RuntimeError as error:  # how torch tells of a full disk
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def load_any_model(model_dir: str | os.PathLike, **kwargs) -> FQGANModel | FARForImageGeneration:

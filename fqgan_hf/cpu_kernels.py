@@ -13,6 +13,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def build(compiler: list[str]) -> Path:
     folder = cached_assets_path("fqgan_hf", namespace="kernels", subfolder="cpu")
     library = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.so"
     if not library.exists():
+        print(f"compiling kernels for this processor into {folder}, once: some seconds", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             compiled, linked = Path(temporary, "kernels.o"), Path(temporary, "kernels.so")
             run([*compiler, *COMPILE, str(SOURCE), "-o", str(compiled)])

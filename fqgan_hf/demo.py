@@ -27,10 +27,10 @@ from fqgan_hf.cli import (
     generate_images,
     reconstruct,
     reconstruction_captions,
-    save_image,
 )
 from fqgan_hf.failures import raise_if_interrupted
 from fqgan_hf.files import atomic_path, write_json
+from fqgan_hf.picture_files import save_image
 
 
 if TYPE_CHECKING:
@@ -575,13 +575,14 @@ def export_models(pipe: "FARPipeline", folder: Path, report: dict[str, Any]) -> 
         ("generator", pipe.transformer, "FAR on handwritten digits", generation),
         ("pipeline", pipe, "FQGAN-Dual and FAR on handwritten digits", quality | generation),
     ):
-        temporary = folder / f".{name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
         options = {"image_processor": pipe.image_processor} if name == "tokenizer" else {}
         export(
-            obj, temporary, repo_id=f"digits-{name}", card=CardInfo(title=title, metrics=metrics, **card), **options
+            obj,
+            folder / name,
+            repo_id=f"digits-{name}",
+            card=CardInfo(title=title, metrics=metrics, **card),
+            **options,
         )
-        os.replace(temporary, folder / name)
 
 
 def rounded(value: float) -> float:

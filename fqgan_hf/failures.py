@@ -11,9 +11,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 
+INTERRUPTED = 130
 MISTAKES = (ValueError, OSError, ImportError, NotImplementedError, FloatingPointError)
+
+REPEAT_SECONDS = 3.0  # what an interrupted command cleans up is done by then
 
 _interrupted = threading.Event()
 
@@ -50,7 +54,7 @@ def run_command(program: str, function: Callable[[], object], debug: bool = Fals
             raise_if_interrupted()  # a run that should have ended before did not do what was asked
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader went away (`fqgan info ... | head -1`): nothing is left to be said, and nowhere to say it.
         _discard_output()
@@ -70,25 +74,60 @@ def run_command(program: str, function: Callable[[], object], debug: bool = Fals
     return 0
 
 
+def leave(status: int) -> NoReturn:
+    """
+    End the process with a status of `run_command`, whatever the interpreter has heard meanwhile.
+
+    The libraries take half a second to be torn down, in which Ctrl-C would make a failure of what is done. And a
+    `KeyboardInterrupt` that has passed an `exec` would make Python end by the signal rather than by its status.
+    """
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if status == INTERRUPTED:
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
 def _remembered_interrupts() -> Iterator[None]:
-    """Ctrl-C raises `KeyboardInterrupt` as ever, and `raise_if_interrupted` knows of it."""
+    """
+    Ctrl-C raises `KeyboardInterrupt` as ever, and again every few seconds until the command ends.
+
+    An exception of a signal handler goes to whatever runs at that moment. Where that is a destructor, a callback of a
+    C library or an `except:` without a name, it is lost.
+    """
     _interrupted.clear()
     is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not is_usual or threading.current_thread() is not threading.main_thread():
         yield
         return
+    can_repeat = hasattr(signal, "setitimer")
+    before, report = [], sys.unraisablehook
 
-    def on_interrupt(number, frame):
+    def on_signal(number, frame):
+        if can_repeat and not _interrupted.is_set():
+            handler = signal.signal(signal.SIGALRM, on_signal)
+            before.append((handler, signal.setitimer(signal.ITIMER_REAL, REPEAT_SECONDS, REPEAT_SECONDS)))
         _interrupted.set()
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, on_interrupt)
+    def on_loss(lost):
+        if not issubclass(lost.exc_type, KeyboardInterrupt):  # which comes again
+            report(lost)
+
+    signal.signal(signal.SIGINT, on_signal)
+    sys.unraisablehook = on_loss
     try:
         yield
     finally:
+        sys.unraisablehook = report
+        if before:
+            handler, timer = before[0]
+            signal.setitimer(signal.ITIMER_REAL, *timer)
+            signal.signal(signal.SIGALRM, handler)
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     A temporary name beside `path`, with its suffix, for a file or a folder that becomes `path` when the block ends.
 
     What was written is flushed to the disk first. After an error nothing of it is left, and `path` is as it was. A
-    folder does not replace another one.
+    folder that replaces another one leaves a moment between the two, in which there is neither.
 
     Args:
         path (`str` or `os.PathLike`): Its folder is created if missing.
@@ -64,6 +64,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         OSError: It cannot be written.
     """
     path = Path(path)
+    _refuse_devices(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In a folder of its own: under its own name, and in nobody's way.
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent))
@@ -72,6 +73,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         for part in (*temporary.rglob("*"), temporary):
             fsync(part)
+        if path.is_dir() and not path.is_symlink():
+            path.replace(staging / "replaced")
         temporary.replace(path)
         fsync(path.parent)
     finally:
@@ -87,9 +90,12 @@ def check_writable(path: str | os.PathLike) -> None:
     Raises:
         OSError: It cannot; the message names `path`.
     """
-    path = Path(path)
-    missing = [folder for folder in path.parents if not folder.exists()]
+    path, missing = Path(path), []
     try:
+        _refuse_devices(path)
+        missing += [folder for folder in path.parents if not folder.exists()]
+        if (found := path.parents[len(missing)]).is_file():
+            raise NotADirectoryError(f"{found} is a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".tmp") as folder:
             Path(folder, path.name).write_bytes(b"\0")
@@ -99,6 +105,12 @@ def check_writable(path: str | os.PathLike) -> None:
         for folder in missing:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def _refuse_devices(path: Path) -> None:
+    """Raise `OSError` for what a rename would replace by a file: /dev/null would be one for everybody."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(f"{path} is a device or a pipe")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -125,16 +137,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def publish_files(staging: Path, folder: Path) -> None:
     """
-    Move the files of `staging` into `folder`, where they replace those of the same names and nothing else.
+    Move the files of `staging`, subfolders and all, into `folder`, where they replace those of the same names only.
 
     A reader never sees new weights with an old configuration or the other way round: the configurations, without
     which no loader begins, go first and come last. A folder that is not there yet appears as a whole.
 
     Args:
-        staging (`Path`): A folder of files on the same disk; gone afterwards.
+        staging (`Path`): On the same disk; gone afterwards.
         folder (`Path`): Created if missing.
     """
-    for path in staging.iterdir():
+    files = sorted(path for path in staging.rglob("*") if path.is_file())
+    for path in files:
         path.chmod(0o644)  # safetensors writes 0600, which another user could not load
         fsync(path)
     if not folder.exists():
@@ -143,24 +156,39 @@ def publish_files(staging: Path, folder: Path) -> None:
         staging.replace(folder)
         fsync(folder.parent)
         return
-    configurations = [path.name for path in staging.glob("*.json")]
-    for name in configurations:
-        (folder / name).unlink(missing_ok=True)
-    for path in sorted(staging.iterdir(), key=lambda path: (path.name in configurations, path.name)):
-        path.replace(folder / path.name)
-    staging.rmdir()
-    fsync(folder)
+    targets = {path: folder / path.relative_to(staging) for path in files}
+    for path, target in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".json":
+            target.unlink(missing_ok=True)
+    for path in sorted(files, key=lambda path: (path.suffix == ".json", path)):
+        path.replace(targets[path])
+    shutil.rmtree(staging)
+    for parent in {target.parent for target in targets.values()}:
+        fsync(parent)
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path, purpose: str, wait: bool = False) -> Iterator[None]:
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """A folder that is not there yet, on the disk of `folder`, whose files are published there when the block ends."""
+    inside = folder if folder.is_dir() else folder.parent
+    inside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=inside) as parent:
+        staging = Path(parent, "staged")
+        yield staging
+        publish_files(staging, folder)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, purpose: str, while_waiting: Callable[[], object] | None = None) -> Iterator[None]:
     """
     Within this no other process is; the system ends it with the process, however that ends.
 
     Args:
         folder (`Path`): Created if missing. A file `.lock` stays in it.
         purpose (`str`): What is done there, for the messages: "trains", "samples".
-        wait (`bool`): Wait for another process as long as it takes, rather than for some seconds.
+        while_waiting (`Callable`, *optional*): Wait for another process as long as it takes, rather than for some
+            seconds, and call this about once a second; what it raises ends the waiting.
 
     Raises:
         OSError: Another process is within, or the folder cannot be written.
@@ -169,12 +197,15 @@ def locked_folder(folder: Path, purpose: str, wait: bool = False) -> Iterator[No
 
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=-1 if wait else LOCK_SECONDS)
-    except Timeout:
-        raise OSError(f"another process {purpose} in {folder} at this moment: choose another folder") from None
-    except OSError as error:
-        raise OSError(f"{folder} cannot be written: {error.strerror or error}") from error
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=LOCK_SECONDS if while_waiting is None else 1)
+        except Timeout:
+            if while_waiting is None:
+                raise OSError(f"another process {purpose} in {folder} at this moment: choose another folder") from None
+            while_waiting()
+        except OSError as error:
+            raise OSError(f"{folder} cannot be written: {error.strerror or error}") from error
     try:
         yield
     finally:

@@ -15,14 +15,17 @@ import math
 import re
 import shutil
 import sys
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fqgan_hf.files import check_writable, scratch_folder, staged_folder
+
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo
+    from huggingface_hub import CommitInfo, HfApi
 
     from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 
@@ -175,19 +178,35 @@ def export(
         max_shard_size (`int` or `str`, *optional*): Bytes (or "2GB") after which weights are split over files.
 
     Returns:
-        `Path`: The directory.
+        `Path`: The directory. It appears complete or not at all; one that is there keeps its other files, but for
+        weights of the same variant under other names, which a loader would prefer.
 
     Raises:
         ValueError: If `obj` is none of the four classes.
+        OSError: If the directory cannot be written.
     """
     kind = _kind(obj)
     directory = Path(directory)
     if directory.is_file():
         raise ValueError(f"directory must be a folder, got the file {directory}")
-    save_arguments = {"variant": variant, "max_shard_size": max_shard_size}
-    # diffusers takes no Path where it means to split the name, and transformers no None for a size.
-    obj.save_pretrained(str(directory), **{k: v for k, v in save_arguments.items() if v is not None})
+    check_writable(directory / "config.json")
+    with staged_folder(directory) as staging:
+        save_arguments = {"variant": variant, "max_shard_size": max_shard_size}
+        # diffusers takes no Path where it means to split the name, and transformers no None for a size.
+        obj.save_pretrained(str(staging), **{k: v for k, v in save_arguments.items() if v is not None})
+        _complete_folder(staging, obj, kind, image_processor)
+        if write_card:
+            text = render_card(obj, repo_id or directory.resolve().name, card)
+            (staging / "README.md").write_text(text, encoding="utf-8")
+        for pattern in _weight_patterns(obj, variant):
+            for stale in directory.glob(pattern):
+                if not (staging / stale.relative_to(directory)).exists():
+                    stale.unlink()
+    return directory
 
+
+def _complete_folder(folder: Path, obj: Any, kind: str, image_processor: "FQGANImageProcessor | None") -> None:
+    """What `save_pretrained` left out: a tokenizer's image processor, the code files, and where loaders find them."""
     if kind in PIPELINES:
         components = {name: type(component).__name__ for name, component in obj.components.items()}
     else:
@@ -198,24 +217,19 @@ def export(
 
                 size, factor = obj.config.sample_size, obj.downsample_factor
                 image_processor = FQGANImageProcessor(size=size, multiple_of=factor)
-            image_processor.save_pretrained(str(directory))
-            _write_auto_map(directory / "preprocessor_config.json", "FQGANImageProcessor")
-    for folder, class_name in components.items():
+            image_processor.save_pretrained(str(folder))
+            _write_auto_map(folder / "preprocessor_config.json", "FQGANImageProcessor")
+    for part, class_name in components.items():
         # diffusers' AutoModel reads no code for a pipeline's component, and a tokenizer's entry would only warn.
-        if class_name == "FQGANModel" and folder:
+        if class_name == "FQGANModel" and part:
             continue
         file = "preprocessor_config.json" if class_name == "FQGANImageProcessor" else "config.json"
-        _write_auto_map(directory / folder / file, class_name)
+        _write_auto_map(folder / part / file, class_name)
     exported = {*components.values(), *(["FQGANImageProcessor"] if kind == "FQGANModel" else [])}
     for source in _code_files(exported):
-        shutil.copyfile(source, directory / source.name)
-    for path in [directory / "model_index.json", *(directory / folder / "config.json" for folder in components)]:
+        shutil.copyfile(source, folder / source.name)
+    for path in [folder / "model_index.json", *(folder / part / "config.json" for part in components)]:
         _drop_local_path(path)
-
-    if write_card:
-        text = render_card(obj, repo_id or directory.resolve().name, card)
-        (directory / "README.md").write_text(text, encoding="utf-8")
-    return directory
 
 
 def push_to_hub(
@@ -237,7 +251,7 @@ def push_to_hub(
     Publish a model or a pipeline: save, write the card, create the repository, upload everything in one commit.
 
     Weight files of the same variant that an earlier push left behind under other names (one file then, shards now)
-    are deleted in that commit: loaders would prefer them.
+    are deleted in that commit: loaders would prefer them. A push that fails leaves no empty repository behind.
 
     Args:
         obj, card, image_processor, variant, max_shard_size: See [`export`].
@@ -263,7 +277,7 @@ def push_to_hub(
     api = HfApi(token=token)
     if "/" not in repo_id:
         repo_id = f"{api.whoami()['name']}/{repo_id}"
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("push") as folder:
         export(
             obj,
             folder,
@@ -274,15 +288,29 @@ def push_to_hub(
             variant=variant,
             max_shard_size=max_shard_size,
         )
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        return api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            commit_message=commit_message or f"Upload {kind}",
-            revision=revision,
-            create_pr=create_pr,
-            delete_patterns=_weight_patterns(obj, variant),
-        )
+        with _repository(api, repo_id, private):
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message or f"Upload {kind}",
+                revision=revision,
+                create_pr=create_pr,
+                delete_patterns=_weight_patterns(obj, variant),
+            )
+
+
+@contextmanager
+def _repository(api: "HfApi", repo_id: str, private: bool | None) -> Iterator[None]:
+    """A repository to upload to. Where it had to be created and the upload fails, it goes again, if it is empty."""
+    is_new = not api.repo_exists(repo_id)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # what went wrong is to be seen, not that this did, too
+            if is_new and not set(api.list_repo_files(repo_id)) - {".gitattributes"}:
+                api.delete_repo(repo_id)
+        raise
 
 
 def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:

@@ -5,8 +5,11 @@ import difflib
 import numbers
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def normalize_name(name: str) -> str:
@@ -36,13 +39,13 @@ def index_names(id2label: Mapping[int | str, str]) -> dict[str, list[int]]:
     return {**parts, **whole}
 
 
-def class_names(id2label: Mapping[int, str] | None) -> dict[int, str]:
+def class_names(id2label: Mapping[int | str, str] | None) -> dict[int, str]:
     """A configuration's names by class id, without those that transformers invents for a model that has none."""
-    return {key: name for key, name in (id2label or {}).items() if name != f"LABEL_{key}"}
+    return {int(key): name for key, name in (id2label or {}).items() if name != f"LABEL_{key}"}
 
 
 def resolve_labels(
-    class_labels: int | str | Iterable[int | str] | torch.Tensor,
+    class_labels: "int | str | Iterable[int | str] | torch.Tensor",
     num_classes: int,
     id2label: Mapping[int | str, str] | None = None,
 ) -> list[int]:
@@ -63,8 +66,8 @@ def resolve_labels(
             If a label is out of range, a float, a boolean, an unknown name (near misses are suggested) or a name that
             several classes share, or if there is no label at all.
     """
-    if isinstance(class_labels, torch.Tensor):
-        if class_labels.ndim > 1 or class_labels.dtype == torch.bool or class_labels.is_floating_point():
+    if hasattr(class_labels, "tolist") and getattr(class_labels, "ndim", 0) > 0:  # a tensor or an array
+        if class_labels.ndim > 1 or re.search("float|bool|complex", str(class_labels.dtype)):
             raise ValueError(
                 f"class_labels as a tensor must hold integers in one dimension, "
                 f"got {class_labels.dtype} of shape {tuple(class_labels.shape)}"

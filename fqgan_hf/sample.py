@@ -1,11 +1,11 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Many images of a pipeline in shards, by any number of processes, stopped and continued at will: `fqgan sample`.
 
-    samples/settings.json          what the images follow from; there from the start, until the manifest has it
+    samples/settings.json          what the images follow from; there before the first image, until the manifest has it
     samples/shard-00000/           png: 00000000.png, ... and metadata.csv (file_name, index, label, class_name)
     samples/shard-00000.npz        npz: arr_0 (N, H, W, 3) uint8 and arr_1 (N,) int64 labels
     samples/shard-00000.parquet    parquet: image, index and label, as `datasets` reads them
-    samples/manifest.json          the settings, and rows and SHA-256 of each shard; written last
+    samples/manifest.json          the settings, and rows, bytes and SHA-256 of each shard; written last
 
 Image i has class `class_labels[i % len(class_labels)]` and random numbers of its own, which follow from the seed and
 i. A shard holds the images of a range and appears complete or not at all. A process takes its batches from the list
@@ -15,33 +15,38 @@ and end together. The last batch repeats its last image to have the shape of the
 Where `shard_size` is a multiple of `batch_size`, a batch holds the same images whoever computes it, so one machine
 writes the same bytes with any number of processes and interruptions. Otherwise, and between batch sizes, dtypes or
 machines, only the random numbers are the same: sums of other shapes may round differently and tip a code over.
+
+One run at a time writes to a folder. An equal one waits for it and then finds nothing left to do, or more to do if it
+asks for more images; one with other settings is refused.
 """
 
 import csv
 import io
 import json
-import os
+import re
 import reprlib
-import shutil
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256 as new_sha256
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from PIL import Image
 from tqdm import tqdm
 
 from fqgan_hf.facts import tokenizer_facts, weight_files
-from fqgan_hf.files import MANIFEST, fsync, read_json, sha256, write_json
+from fqgan_hf.files import MANIFEST, atomic_path, locked_folder, read_json, remove, sha256, write_json
 from fqgan_hf.labels import class_names, resolve_labels
 from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.pipeline_far import FARPipeline
@@ -49,6 +54,8 @@ from fqgan_hf.pipeline_far import FARPipeline
 
 SETTINGS = "settings.json"
 ENCODING_THREADS = 4  # PNG is compressed beside the model's work
+MAX_IMAGES = 2**32  # beyond it two images would share their random numbers
+MAX_SHARDS = 100_000  # as many as their names can count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +67,7 @@ class SamplingRun:
         model (`str`): Name or path of the pipeline; may change, since `weights_sha256` says what it is.
         weights_sha256 (`str`): `digest` of the pipeline's weights.
         tokenizer_fingerprint (`str`): Of its tokenizer.
-        num (`int`): Images, at least 1.
+        num (`int`): Images, at least 1. May be raised later: an image does not depend on how many there are.
         class_labels (`list[int]`): Class ids, taken in turn: for `num` divisible by their number each as often.
         label_names (`list[str]`): Name of every class of the model, by id.
         seed (`int`): At least 0.
@@ -99,6 +106,13 @@ class SamplingRun:
         for name, least in (("num", 1), ("shard_size", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.num > MAX_IMAGES:
+            raise ValueError(f"num must be at most {MAX_IMAGES:,}, got {self.num}")
+        if self.num_shards > MAX_SHARDS:
+            raise ValueError(
+                f"shard_size must be at least {-(-self.num // MAX_SHARDS)} for {self.num:,} images, which would fill "
+                f"{self.num_shards:,} shards, got {self.shard_size}"
+            )
         if self.format not in FORMATS:
             raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
         if self.format == "parquet" and not (find_spec("datasets") and find_spec("pyarrow")):
@@ -119,6 +133,11 @@ class SamplingRun:
             FileNotFoundError: The folder lacks weights.
         """
         config = FARConfig.from_pretrained(str(folder / "transformer"))
+        for name in ("guidance_scale", "temperature", "top_k", "top_p"):
+            if len(settings[name]) not in (1, config.num_codebooks):
+                raise ValueError(
+                    f"{name} must be one value or {config.num_codebooks} (one per codebook), got {settings[name]}"
+                )
         names = class_names(config.id2label)
         labels = range(config.num_classes) if class_labels is None else class_labels
         run = cls(
@@ -132,12 +151,16 @@ class SamplingRun:
         return replace(run, weights_sha256=digest(weights, folder))  # last, since it reads gigabytes
 
     @property
+    def num_shards(self) -> int:
+        return -(-self.num // self.shard_size)
+
+    @property
     def shards(self) -> list[range]:
         """The images of each shard."""
         return [range(i, min(i + self.shard_size, self.num)) for i in range(0, self.num, self.shard_size)]
 
     def shard_name(self, number: int) -> str:
-        return f"shard-{number:05d}{FORMATS[self.format][0]}"
+        return f"shard-{number:05d}{FORMATS[self.format].suffix}"
 
     def label(self, index: int) -> int:
         """Class id of an image."""
@@ -172,53 +195,166 @@ def digest(files: Iterable[Path], folder: Path) -> str:
     return new_sha256("".join(f"{sha256(folder / name)}  {name}\n" for name in names).encode()).hexdigest()
 
 
-def missing_shards(folder: Path, run: SamplingRun) -> list[int]:
-    """Numbers of the shards that are still to be written."""
-    return [number for number in range(len(run.shards)) if not (folder / run.shard_name(number)).exists()]
-
-
-def open_folder(folder: Path, run: SamplingRun) -> None:
+def is_complete(path: Path, num_images: int, run: SamplingRun) -> bool:
     """
-    Make the folder of a run, or find that what it holds belongs to the same run. For one process.
+    Whether a shard is there with all its images: the last one of a run that asked for fewer may lack some.
 
     Raises:
-        ValueError: It holds images of other settings, which are named, or of unknown ones; or it is a file.
+        ValueError: It is not what was written.
+    """
+    if not path.exists():
+        return False
+    try:
+        return FORMATS[run.format].count(path) >= num_images
+    except Exception as error:  # zip files and parquet files can be damaged in many ways
+        raise ValueError(f"{path} is damaged: {error}; remove it to have it made again") from error
+
+
+def missing_shards(folder: Path, run: SamplingRun) -> list[int]:
+    """Numbers of the shards that are still to be written."""
+    return [
+        number
+        for number, indices in enumerate(run.shards)
+        if not is_complete(folder / run.shard_name(number), len(indices), run)
+    ]
+
+
+def found_settings(folder: Path) -> dict[str, Any] | None:
+    """
+    What the images in a folder were made with; None where nothing says so.
+
+    Raises:
+        ValueError: A file is damaged, or of something else than `fqgan sample`.
+    """
+    for name in (SETTINGS, MANIFEST):  # while there are both, the manifest is the older one
+        if (folder / name).is_file():
+            found = read_json(folder / name)
+            if "weights_sha256" not in found:
+                raise ValueError(f"output_dir {folder} holds a {name} that is not of `fqgan sample`")
+            return found
+    return None
+
+
+def check_same_settings(folder: Path, run: SamplingRun, found: dict[str, Any] | None) -> None:
+    """Raise `ValueError`, with all differences, unless images of `run` may stand beside what was `found`."""
+    if found is None:
+        if any(folder.glob("shard-*")):
+            raise ValueError(f"output_dir {folder} holds shards but no {SETTINGS}: choose another folder")
+        return
+    differences = [
+        f"{name} was {reprlib.repr(found.get(name))} and is now {reprlib.repr(value)}"
+        for name, value in as_json(run).items()
+        if found.get(name) != value and name not in ("model", "num")
+    ]
+    if not isinstance(found.get("num"), int) or found["num"] > run.num:
+        differences.append(f"num was {found.get('num')} and is now {run.num} (it may be raised)")
+    if differences:
+        raise ValueError(
+            f"output_dir {folder} holds images of other settings, choose another folder: {'; '.join(differences)}"
+        )
+
+
+def as_json(run: SamplingRun) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(run)))
+
+
+def shard_content(path: Path) -> dict[str, Any]:
+    """Size and hash of a shard, as the manifest has them."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    content = digest(files, path) if path.is_dir() else sha256(path)
+    return {"bytes": sum(file.stat().st_size for file in files), "sha256": content}
+
+
+def check_shards(folder: Path, hashes: bool) -> None:
+    """
+    Raise `ValueError` for shards that are there and not what the manifest, if there is one, says was written.
+
+    Args:
+        folder (`Path`): Of the run.
+        hashes (`bool`): Compare the content, too, which reads all of it.
+    """
+    if not (folder / MANIFEST).is_file():
+        return
+    shards = read_json(folder / MANIFEST).get("shards")
+    if not isinstance(shards, list) or not all(isinstance(s, dict) and isinstance(s.get("file"), str) for s in shards):
+        raise ValueError(f"{folder / MANIFEST} is damaged: it must list the shards")
+    damaged = []
+    for shard in shards:
+        path = folder / Path(shard["file"]).name
+        if not path.exists():
+            continue
+        if hashes:
+            found = shard_content(path)
+        else:
+            files = path.iterdir() if path.is_dir() else [path]
+            found = {"bytes": sum(file.stat().st_size for file in files)}
+        if any(shard.get(name, value) != value for name, value in found.items()):
+            damaged.append(path.name)
+    if damaged:
+        raise ValueError(
+            f"output_dir {folder} is damaged, these shards are not what was written: {', '.join(damaged[:5])}; "
+            "remove them to have them made again"
+        )
+
+
+@contextmanager
+def claimed_folder(folder: Path, run: SamplingRun, verify: bool = False) -> Iterator[None]:
+    """
+    The folder of a run, for this run alone: made, or found to hold images of the same run. For one process.
+
+    Args:
+        folder (`Path`): Created if missing.
+        run (`SamplingRun`): Written there before anything else.
+        verify (`bool`): Compare the hashes of all shards with the manifest, where there is one.
+
+    Raises:
+        ValueError: It holds images of other settings, which are named, or of unknown ones; it is damaged; or it is a
+            file.
+        OSError: It cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir must be a folder, got the file {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("shard-*.tmp"):  # of a run that was stopped
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    settings = json.loads(json.dumps(asdict(run)))
-    if any(folder.glob("shard-*")):
-        known = next((folder / name for name in (MANIFEST, SETTINGS) if (folder / name).is_file()), None)
-        if known is None:
-            raise ValueError(f"output_dir {folder} holds shards but no {SETTINGS}: choose another folder")
-        found = read_json(known)
-        differences = [
-            f"{name} was {reprlib.repr(found.get(name))} and is now {reprlib.repr(value)}"
-            for name, value in settings.items()
-            if name != "model" and found.get(name) != value
-        ]
-        if differences:
-            raise ValueError(
-                f"output_dir {folder} holds images of other settings, choose another folder: {'; '.join(differences)}"
-            )
-    if missing_shards(folder, run):
-        write_json(folder / SETTINGS, settings)
-        (folder / MANIFEST).unlink(missing_ok=True)
+    told = []
+
+    def while_waiting() -> None:
+        if (found := found_settings(folder)) is not None:
+            check_same_settings(folder, run, found)
+        if not told:
+            told.append(True)
+            print(f"another process samples into {folder}: waiting for it", file=sys.stderr, flush=True)
+
+    with locked_folder(folder, "samples", while_waiting):
+        # Settings without an image bind nobody.
+        has_shards = any(folder.glob("shard-*"))
+        found = found_settings(folder)
+        if has_shards:
+            check_same_settings(folder, run, found)
+        remove_leftovers(folder)
+        missing = missing_shards(folder, run)
+        # What is added to is hashed anew at the end: then is no time to find that it was changed.
+        check_shards(folder, hashes=verify or bool(missing))
+        if missing:
+            write_json(folder / SETTINGS, as_json(run))
+            (folder / MANIFEST).unlink(missing_ok=True)
+        yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a run of ours that was killed was writing: of shards, settings and manifest."""
+    names = rf"\.(shard-\d{{5}}(\.\w+)?|{re.escape(SETTINGS)}|{re.escape(MANIFEST)})\.\w+\.tmp"
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(names, path.name):
+            remove(path)
 
 
 def close_folder(folder: Path, run: SamplingRun) -> None:
     """Unless it is there, write the manifest with the hashes of all shards: they are complete. For one process."""
-    if (folder / MANIFEST).exists():
-        return
-    shards = []
-    for number, indices in enumerate(run.shards):
-        path = folder / run.shard_name(number)
-        content = digest(path.iterdir(), path) if path.is_dir() else sha256(path)
-        shards.append({"file": path.name, "rows": len(indices), "sha256": content})
-    write_json(folder / MANIFEST, {**asdict(run), "shards": shards})
+    if not (folder / MANIFEST).exists():
+        shards = []
+        for number, indices in enumerate(run.shards):
+            path = folder / run.shard_name(number)
+            shards.append({"file": path.name, "rows": len(indices), **shard_content(path)})
+        write_json(folder / MANIFEST, {**asdict(run), "shards": shards})
     (folder / SETTINGS).unlink(missing_ok=True)
 
 
@@ -267,47 +403,82 @@ def write_parquet(path: Path, images: list[bytes], indices: range, run: Sampling
     pq.write_table(pa.table(columns, schema=schema), path, compression="none", row_group_size=100)
 
 
-# Ending of a shard's name; how an image is kept until its shard is full; how the shard is written.
+def count_png(path: Path) -> int:
+    return sum(1 for _ in path.glob("*.png"))
+
+
+def count_npz(path: Path) -> int:
+    with np.load(path) as arrays:
+        return len(arrays["arr_1"])
+
+
+def count_parquet(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(path).num_rows
+
+
+class Format(NamedTuple):
+    """
+    A kind of shard.
+
+    Args:
+        suffix (`str`): Ending of its name.
+        keep (`Callable`): How an image is kept until its shard is full.
+        write (`Callable`): Writes images to a path.
+        count (`Callable`): Number of images that a path holds.
+    """
+
+    suffix: str
+    keep: Callable[[Image.Image], Any]
+    write: Callable[[Path, list, range, SamplingRun], None]
+    count: Callable[[Path], int]
+
+
 FORMATS = {
-    "png": ("", to_png, write_png),
-    "npz": (".npz", np.asarray, write_npz),
-    "parquet": (".parquet", to_png, write_parquet),
+    "png": Format("", to_png, write_png, count_png),
+    "npz": Format(".npz", np.asarray, write_npz, count_npz),
+    "parquet": Format(".parquet", to_png, write_parquet, count_parquet),
 }
-
-
-def write_shard(path: Path, images: list, indices: range, run: SamplingRun) -> None:
-    """Write the images of a range; `path` appears only when it is complete."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    FORMATS[run.format][2](temporary, images, indices, run)
-    for part in (*temporary.glob("*"), temporary):  # a file has no parts
-        fsync(part)
-    temporary.replace(path)
-    fsync(path.parent)
 
 
 # ---- The work -------------------------------------------------------------------------------------------------------
 
 
-def deal_shards(folder: Path, run: SamplingRun, state: PartialState) -> tuple[list[int], list[int]]:
+@contextmanager
+def dealt_folder(
+    folder: Path, run: SamplingRun, state: PartialState, verify: bool = False
+) -> Iterator[tuple[list[int], list[int]]]:
     """
-    Open the folder and share out what it lacks; every process calls this before any of them writes.
+    The folder of a run, with what it lacks shared out; at the end, when nothing is missing, its manifest is written.
 
     Args:
         folder (`Path`): Shared by all processes.
         run (`SamplingRun`): The same in all of them.
         state (`PartialState`): Of this process.
+        verify (`bool`): See `claimed_folder`.
 
-    Returns:
+    Yields:
         `tuple[list[int], list[int]]`: Numbers of the shards that this process is to write, and of all missing ones.
 
     Raises:
-        ValueError: See `open_folder`.
+        ValueError, OSError: See `claimed_folder`; in every process.
     """
-    if state.is_main_process:
-        open_folder(folder, run)
-    missing = missing_shards(folder, run)
-    state.wait_for_everyone()
-    return missing[state.process_index :: state.num_processes], missing
+    with ExitStack() as stack:
+        failure = [None]
+        if state.is_main_process:
+            try:
+                stack.enter_context(claimed_folder(folder, run, verify))
+            except (ValueError, OSError) as error:
+                failure = [error]
+        broadcast_object_list(failure)  # the other processes wait here
+        if failure[0] is not None:
+            raise failure[0]
+        missing = missing_shards(folder, run)
+        state.wait_for_everyone()
+        yield missing[state.process_index :: state.num_processes], missing
+        if state.is_main_process:
+            close_folder(folder, run)
 
 
 def generate_batches(
@@ -335,12 +506,12 @@ def sample(
 
     Args:
         pipe ([`FARPipeline`]): The pipeline that `run` describes, on its device.
-        run (`SamplingRun`), folder (`Path`): As given to `deal_shards`.
-        mine, missing (`Sequence[int]`): What `deal_shards` gave.
+        run (`SamplingRun`), folder (`Path`): As given to `dealt_folder`.
+        mine, missing (`Sequence[int]`): What `dealt_folder` gave.
         batch_size (`int`): Images at a time.
         show_progress (`bool`): A bar over all images; those of other processes count when their shard is there.
     """
-    keep, shards = FORMATS[run.format][1], run.shards
+    shard_format, shards = FORMATS[run.format], run.shards
     indices = [i for number in mine for i in shards[number]]
     others = set(missing) - set(mine)
     num_missing = sum(len(shards[number]) for number in missing)
@@ -348,7 +519,7 @@ def sample(
 
     def arrived() -> int:
         """Images of other processes whose shards have appeared since the last call."""
-        there = {number for number in others if (folder / run.shard_name(number)).exists()}
+        there = {n for n in others if is_complete(folder / run.shard_name(n), len(shards[n]), run)}
         others.difference_update(there)
         return sum(len(shards[number]) for number in there)
 
@@ -361,12 +532,13 @@ def sample(
         def images() -> Iterator[Future]:
             for batch in generate_batches(pipe, run, indices, min(batch_size, run.num)):
                 bar.update(len(batch) + arrived())
-                yield from [pool.submit(keep, image) for image in batch]
+                yield from [pool.submit(shard_format.keep, image) for image in batch]
 
         finished = images()
         for number in mine:
             shard = list(islice(finished, len(shards[number])))
-            write_shard(folder / run.shard_name(number), [image.result() for image in shard], shards[number], run)
+            with atomic_path(folder / run.shard_name(number)) as path:
+                shard_format.write(path, [image.result() for image in shard], shards[number], run)
         while others:
             time.sleep(0.2)
             bar.update(arrived())

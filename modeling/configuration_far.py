@@ -1,14 +1,39 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Configuration of FAR, the autoregressive generator over factorized codes (arXiv 2411.16681)."""
 
-from huggingface_hub.dataclasses import strict
+from dataclasses import fields
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
+
+from .configuration_checks import Setting, check_label_names, check_names, check_setting
 
 
 HEAD_TYPES = ("ar", "linear", "mlp")
 
+SETTINGS = {
+    "num_codebooks": Setting(int, 1, 64),
+    "codebook_size": Setting(int, 1, 2**24),
+    "num_classes": Setting(int, 1, 1_000_000),
+    "grid_height": Setting(int, 1, 4096),
+    "grid_width": Setting(int, 1, 4096),
+    "hidden_size": Setting(int, 1, 2**16),
+    "intermediate_size": Setting(int, 1, 2**18, optional=True),
+    "num_hidden_layers": Setting(int, 1, 1024),
+    "num_attention_heads": Setting(int, 1, 1024),
+    "num_key_value_heads": Setting(int, 1, 1024, optional=True),
+    "num_head_layers": Setting(int, 0, 1024),
+    "rms_norm_eps": Setting(float, 0, 1),
+    "rope_theta": Setting(float, 1e-3, 1e12),
+    "token_dropout": Setting(float, 0, 1),
+    "residual_dropout": Setting(float, 0, 1),
+    "ffn_dropout": Setting(float, 0, 1),
+    "class_dropout": Setting(float, 0, 1),
+    "initializer_range": Setting(float, 0, 100),
+}
 
-@strict
+
 class FARConfig(PreTrainedConfig):
     r"""
     Configuration of a [`FARForImageGeneration`]. The defaults are FAR-Base on 16x16 grids of two 16384-code codebooks.
@@ -37,6 +62,9 @@ class FARConfig(PreTrainedConfig):
         initializer_range (`float`, *optional*, defaults to 0.02).
         tokenizer_fingerprint (`str`, *optional*):
             `FQGANModel.fingerprint()` of the tokenizer whose codes this model was trained on; pipelines check it.
+
+    Raises:
+        ValueError: A value is of the wrong type or out of bounds, or a name is nearly that of a setting.
     """
 
     model_type = "far"
@@ -56,31 +84,38 @@ class FARConfig(PreTrainedConfig):
     num_head_layers: int = 3
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
-    token_dropout: float | int = 0.1
-    residual_dropout: float | int = 0.1
-    ffn_dropout: float | int = 0.1
-    class_dropout: float | int = 0.1
+    token_dropout: float = 0.1
+    residual_dropout: float = 0.1
+    ffn_dropout: float = 0.1
+    class_dropout: float = 0.1
     initializer_range: float = 0.02
     tokenizer_fingerprint: str | None = None
     use_cache: bool = True
 
     def __post_init__(self, **kwargs):
+        check_names(kwargs, (field.name for field in fields(self)), type(self).__name__)
+        for name, setting in SETTINGS.items():
+            setattr(self, name, check_setting(name, getattr(self, name), setting))
+        check_label_names(self.id2label)
+        if kwargs.get("num_labels") is not None:  # the library makes that many names
+            check_setting("num_labels", kwargs["num_labels"], SETTINGS["num_classes"])
+        for name in ("dtype", "torch_dtype"):
+            value = kwargs.get(name, getattr(self, name, None))
+            if isinstance(value, str) and not isinstance(getattr(torch, value, None), torch.dtype):
+                raise ValueError(f"{name} must be a type of torch's tensors such as 'float32', got {value!r:.80}")
+        if self.tokenizer_fingerprint is not None and not isinstance(self.tokenizer_fingerprint, str):
+            raise ValueError(f"tokenizer_fingerprint must be a string or None, got {self.tokenizer_fingerprint!r:.80}")
         if self.intermediate_size is None:
             self.intermediate_size = -(-(8 * self.hidden_size // 3) // 256) * 256
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
+        self._check_together()
         super().__post_init__(**kwargs)
 
-    def validate_far(self):
-        """Raises `ValueError` for values that no model can have; `@strict` runs every `validate_*` method."""
-        for name in (
-            "num_codebooks", "codebook_size", "num_classes", "grid_height", "grid_width", "hidden_size",
-            "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+    def _check_together(self) -> None:
+        """Raise `ValueError` for settings that exclude each other."""
         if self.head_type not in HEAD_TYPES:
-            raise ValueError(f"head_type must be one of {HEAD_TYPES}, got {self.head_type!r}")
+            raise ValueError(f"head_type must be one of {HEAD_TYPES}, got {self.head_type!r:.80}")
         if self.head_type == "ar" and self.num_head_layers < 1:
             raise ValueError(f"num_head_layers must be at least 1 for head_type 'ar', got {self.num_head_layers}")
         if self.hidden_size % (4 * self.num_attention_heads):
@@ -94,8 +129,16 @@ class FARConfig(PreTrainedConfig):
                 f"got {self.num_key_value_heads}"
             )
         for name in ("token_dropout", "residual_dropout", "ffn_dropout", "class_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+            if getattr(self, name) == 1:
+                raise ValueError(f"{name} must be below 1, got {getattr(self, name)}")
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As the library does; `ValueError`, too, for what its own settings do not accept."""
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except (AttributeError, TypeError, StrictDataclassError) as error:
+            raise ValueError(f"a {cls.__name__} cannot be read from this configuration: {error}") from error
 
     @property
     def num_positions(self) -> int:

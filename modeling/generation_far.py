@@ -155,18 +155,46 @@ def draw_uniforms(
     return torch.cat([d.to("cpu" if device.type == "mps" else device) for d in draws])
 
 
+# What `select_codes` gives where the scores are no distribution.
+NO_CODE = -1
+
+
 def select_codes(scores: torch.Tensor, uniforms: torch.Tensor | None) -> torch.Tensor:
     """
-    One code a row of `scores` `(B, V)`: the best one, or with `uniforms` `(B,)` the inverse of the cumulative
+    One code per row of `scores` `(B, V)`: the best one, or with `uniforms` `(B,)` the inverse of the cumulative
     distribution there. Codes of probability 0 (score -inf) are never chosen.
+
+    A row that holds NaN or +inf, or nothing above -inf, gives `NO_CODE`: a mark rather than an error, since to look
+    at it a GPU would have to be waited for. `require_codes` looks.
     """
     if uniforms is None:
-        return scores.argmax(dim=-1)
+        return scores.argmax(dim=-1).where(scores.amax(dim=-1).isfinite(), NO_CODE)  # NaN counts as largest
     probs = scores.float().softmax(dim=-1).to(uniforms.device)
     cumulative = probs.cumsum(dim=-1, dtype=torch.float64)
-    target = uniforms[:, None] * cumulative[:, -1:]
-    codes = torch.searchsorted(cumulative, target, right=True)[:, 0]
-    return codes.clamp(max=scores.shape[-1] - 1).to(scores.device)
+    total = cumulative[:, -1:]
+    codes = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
+    codes = codes.clamp(max=scores.shape[-1] - 1).where(total.isfinite(), NO_CODE)
+    return codes[:, 0].to(scores.device)
+
+
+def require_codes(codes: torch.Tensor, first_position: int, first_codebook: int = 0) -> None:
+    """
+    Raise unless a code was found everywhere.
+
+    Args:
+        codes (`torch.LongTensor` of shape `(B, S, K)`): From `select_codes`, of the codes of S positions.
+        first_position, first_codebook (`int`): Where they begin.
+
+    Raises:
+        ValueError: The scores of a code were not finite; the message says where.
+    """
+    missing = (codes == NO_CODE).nonzero()
+    if len(missing):
+        image, position, codebook = missing[missing[:, 1].argmin()].tolist()
+        raise ValueError(
+            f"the logits of image {image} are not finite at position {first_position + position}, codebook "
+            f"{first_codebook + codebook}: guidance_scale is too large, or weights overflow in this dtype"
+        )
 
 
 @dataclass(frozen=True)
@@ -223,6 +251,7 @@ class SelectionLogitsProcessor(LogitsProcessor):
         position, codebook = self.sampling.place(input_ids)
         uniforms = None if self.sampling.uniforms is None else self.sampling.uniforms[:, position, codebook]
         chosen = select_codes(scores, uniforms)
+        require_codes(chosen[:, None, None], position, codebook)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
 
 
@@ -304,7 +333,8 @@ class FARGenerationMixin(GenerationMixin):
             `torch.LongTensor` of codes `(images, positions, num_codebooks)`, or a `FARGenerateOutput`.
 
         Raises:
-            ValueError: For arguments out of range or unsupported, before any computation.
+            ValueError: For arguments out of range or unsupported, before any computation; for logits that are not
+                finite, after the position where they are (on a GPU after the last).
         """
         if kwargs:
             raise ValueError(
@@ -396,6 +426,7 @@ class FARGenerationMixin(GenerationMixin):
         compiled_step = getattr(self, "_compiled_position_step", None)
         cache = FARCache(config) if compiled_step is None else self._compiled_cache(embeddings)
         positions = torch.arange(config.num_positions, device=labels.device)
+        num_checked = start
         for position in range(start, config.num_positions):
             if position == start:  # takes in class and prefix together, and allocates the cache
                 codes[:, position] = self._position_step(embeddings, 0, positions[position], cache, sampling)
@@ -406,9 +437,13 @@ class FARGenerationMixin(GenerationMixin):
                 codes[:, position] = compiled_step(
                     embeddings, positions[position], positions[position], cache, sampling
                 )
+            if callback is not None or codes.is_cpu or position == config.num_positions - 1:
+                # Elsewhere to look means to wait for the device: once, at the end.
+                require_codes(codes[:, num_checked : position + 1], num_checked)
+                num_checked = position + 1
             if callback is not None and callback(position, codes[:, : position + 1]):
                 return codes[:, : position + 1]
-            embeddings = self._embed_for_both(codes[:, position : position + 1], sampling)
+            embeddings = self._embed_for_both(codes[:, position : position + 1].clamp(min=0), sampling)
         return codes
 
     def _compiled_cache(self, embeddings: torch.Tensor) -> FARCache:
@@ -444,7 +479,7 @@ class FARGenerationMixin(GenerationMixin):
             scores = sampling.warpers[k](None, lm_head(state).float())
             codes.append(select_codes(scores, None if uniforms is None else uniforms[:, k]))
             if k + 1 < self.config.num_codebooks:
-                code_embedding = self.embed_codes(codes[k][:, None], k)[:, 0]
+                code_embedding = self.embed_codes(codes[k][:, None].clamp(min=0), k)[:, 0]
                 if weights is not None:
                     code_embedding = torch.cat([code_embedding, code_embedding])
         return torch.stack(codes, dim=1)

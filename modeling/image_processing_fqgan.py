@@ -31,6 +31,10 @@ FILE_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG
 # Float arithmetic on the caller's side may carry a value just past its bounds.
 _RANGE_TOLERANCE = 1e-6
 
+# Of a float picture: how far it may exceed a range and still be of it, and how much of a larger range it must fill.
+_OVERSHOOT = 0.01
+_LEAST_FILLED = 0.05
+
 # What `from_pretrained` hands to `__init__` beside the settings.
 _SERVICE_KEYS = {"image_processor_type", "feature_extractor_type", "processor_class", "auto_map"}
 
@@ -57,13 +61,17 @@ def _deep_to_8_bit(image: Image.Image, name: str) -> Image.Image:
     if not np.isfinite(values).all():
         raise ValueError(f"{name} (mode {image.mode}) must hold finite values, got NaN or infinity")
     low, high = values.min(), values.max()
-    # A float image carries no range: the smallest usual one that holds its values is taken.
-    limits = (1, 255, 65535) if image.mode == "F" else (65535,)
-    limit = next((limit for limit in limits if high <= limit), None)
-    if low < 0 or limit is None:
-        accepted = "[0, 1], [0, 255] or [0, 65535]" if image.mode == "F" else "[0, 65535]"
+    if image.mode == "F":
+        # A float image carries no range: the smallest usual one that holds its values is taken. Filters overshoot a
+        # little. What fills next to nothing of a range is rather a brighter picture in another one.
+        limit = next((limit for limit in (1, 255, 65535) if high <= limit * (1 + _OVERSHOOT)), None)
+        is_clear = limit == 1 or (limit is not None and high >= limit * _LEAST_FILLED)
+        accepted = "[0, 1], [0, 255] or [0, 65535]"
+    else:
+        limit, is_clear, accepted = 65535, low >= 0 and high <= 65535, "[0, 65535]"
+    if not is_clear or low < -limit * _OVERSHOOT:
         raise ValueError(f"{name} (mode {image.mode}) must hold values in {accepted}, got [{low:g}, {high:g}]")
-    grey = np.rint(values.astype(np.float32) / limit * 255).astype(np.uint8)
+    grey = np.rint((values.astype(np.float32) / limit).clip(0, 1) * 255).astype(np.uint8)
     if isinstance(transparent := image.info.get("transparency"), int):
         grey[values == transparent] = 255
     return Image.fromarray(grey)
@@ -100,7 +108,8 @@ def load_image(path_or_file, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Imag
     Args:
         path_or_file (`str`, `os.PathLike`, binary file object or `PIL.Image.Image`):
             The picture. A PIL image gives its current frame, which is the first one after opening. Mode "I" is read as
-            [0, 65535]; mode "F" as the smallest of [0, 1], [0, 255] and [0, 65535] that holds its values.
+            [0, 65535]; mode "F" as the smallest of [0, 1], [0, 255] and [0, 65535] that holds its values. Filters
+            may have overshot it by one percent; one that would come out nearly black is refused.
         max_pixels (`int`, defaults to 89,478,485):
             Largest accepted width x height, checked from the header before anything is decoded. Pillow's own limit of
             twice `PIL.Image.MAX_IMAGE_PIXELS` stays in force above it.
@@ -169,11 +178,14 @@ def _check_settings(size, do_resize, do_center_crop, max_pixels, resample, multi
         resample = next((name for name, value in PIL_INTERPOLATION.items() if value == resample), resample)
     if not isinstance(resample, str) or resample not in PIL_INTERPOLATION:
         raise ValueError(f"resample must be one of {', '.join(PIL_INTERPOLATION)}, got {resample!r}")
+    max_pixels = _positive_int(max_pixels, "max_pixels")
+    if sides and sides[0] * sides[-1] > max_pixels:
+        raise ValueError(f"size must have at most max_pixels = {max_pixels:,} pixels, got {size}")
     return {
         "size": size,
         "do_resize": do_resize,
         "do_center_crop": do_center_crop,
-        "max_pixels": _positive_int(max_pixels, "max_pixels"),
+        "max_pixels": max_pixels,
         "resample": resample,
         "multiple_of": multiple_of,
     }
@@ -181,6 +193,8 @@ def _check_settings(size, do_resize, do_center_crop, max_pixels, resample, multi
 
 def _channels_last(image: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
     """One array or tensor -> a NumPy array (H, W, C) of C = 1, 3 or 4 channels."""
+    if isinstance(image, np.ndarray):
+        image = np.asarray(image)  # a subclass may have axes of its own mind: np.matrix has two, whatever is asked
     channel_axis, order = (0, "(C, H, W)") if isinstance(image, torch.Tensor) else (-1, "(H, W, C)")
     accepted = f"must have shape (H, W) or {order} with C = 1, 3 or 4"
     shape = tuple(image.shape)

@@ -12,16 +12,17 @@ this call. Codes come as `(B, T, K)`. A *flat* sequence `[class, code 0 of token
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, AutoModel, Cache, PreTrainedModel
+from transformers import AutoConfig, AutoModel, Cache, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .checkpoint_checks import require_complete
+from .checkpoint_checks import require_complete, require_fitting_files
 from .configuration_far import FARConfig
 from .generation_far import FARCache, FARGenerationMixin
 
@@ -245,8 +246,19 @@ class FARPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """Load as transformers does; in addition missing, superfluous or non-finite weights raise `ValueError`."""
+        """
+        Load as transformers does, from safetensors only; in addition missing, superfluous or non-finite weights raise
+        `ValueError`, those of a local folder before anything is allocated.
+        """
         with_info = kwargs.pop("output_loading_info", False)
+        kwargs["use_safetensors"] = True  # whatever is asked for (pipelines do): a pickle could run code
+        folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
+        if folder.is_dir() and kwargs.get("state_dict") is None:
+            config = kwargs.get("config")
+            config = config if isinstance(config, PreTrainedConfig) else cls.config_class.from_pretrained(str(folder))
+            with torch.device("meta"):
+                model = cls(config)
+            require_fitting_files(model, folder, "model", kwargs.get("variant"))
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         require_complete(model, info, str(pretrained_model_name_or_path))
         return (model, info) if with_info else model

@@ -10,10 +10,12 @@ D width of the trunk's output, C latent channels. Codebooks come visual first, t
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.activations import ACT2CLS
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, Encoder
 from diffusers.models.autoencoders.vq_model import VQModel
@@ -23,12 +25,32 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
-from .checkpoint_checks import require_complete
+from .checkpoint_checks import require_complete, require_fitting_files
+from .configuration_checks import Setting, check_names, check_setting
 from .quantizer_fqgan import FactorizedQuantizer, FQGANLosses
 
 
 # Pixels of the images that one slice holds under `enable_slicing`: four of 256 x 256, one from 512 x 512 on.
 SLICE_PIXELS = 512 * 512
+# What a configuration may ask for; see `configuration_checks`.
+WIDTH = Setting(int, 1, 2**16)
+MAX_LEVELS = 10
+SETTINGS = {
+    "in_channels": Setting(int, 1, 1024),
+    "out_channels": Setting(int, 1, 1024),
+    "layers_per_block": Setting(int, 1, 64),
+    "latent_channels": WIDTH,
+    "norm_num_groups": WIDTH,
+    "sample_size": Setting(int, 1, 2**14),
+    "num_codebooks": Setting(int, 1, 64),
+    "codebook_size": Setting(int, 1, 2**24),
+    "codebook_dim": Setting(int, 1, 4096),
+    "adapter_num_layers": Setting(int, 0, 64, optional=True),
+    "adapter_num_heads": Setting(int, 1, 1024),
+    "feature_num_layers": Setting(int, 1, 64),
+    "feature_num_heads": Setting(int, 1, 1024),
+    "entropy_temperature": Setting(float, 1e-6, 1e6),
+}
 # Low-resolution positions in a batch from which the upsampling kernel is worth its making.
 MIN_TRANSPOSED_POSITIONS = 1024
 
@@ -264,15 +286,12 @@ class FQGANModel(VQModel):
     ):
         # Not VQModel.__init__: it would register its own arguments over ours and build another quantizer.
         super(VQModel, self).__init__()
+        _check_config(self.config)
         if adapter_num_layers is None:
             adapter_num_layers = 0 if num_codebooks == 1 else 6
             self.register_to_config(adapter_num_layers=adapter_num_layers)
         levels = len(block_out_channels)
         dim = block_out_channels[-1]
-        _validate_config(
-            block_out_channels, sample_size, num_codebooks, codebook_size, codebook_dim, norm_num_groups,
-            adapter_num_layers, adapter_num_heads, feature_dims, feature_num_heads,
-        )  # fmt: skip
         grid = sample_size // 2 ** (levels - 1)
 
         self.encoder = Encoder(
@@ -352,7 +371,8 @@ class FQGANModel(VQModel):
             return_dict (`bool`): Return an `FQGANEncoderOutput` rather than a tuple.
 
         Raises:
-            ValueError: If the shape or dtype does not fit, or a side is not divisible by the downsampling factor.
+            ValueError: If the shape or dtype does not fit, a side is not divisible by the downsampling factor, or the
+                latents are not finite (unless `return_losses`).
         """
         self._check_pixels(pixel_values)
         if self.use_slicing and not return_losses:
@@ -366,16 +386,23 @@ class FQGANModel(VQModel):
         return output if return_dict else output.to_tuple()
 
     def _encode(self, pixel_values, return_losses):
-        latents, to_codebooks, codes, losses = self.quantizer(self.encode_features(pixel_values), return_losses)
-        features = None
+        features = self.encode_features(pixel_values)
+        # NaN is nearest to some code, too. Training has its own way with steps that are not finite.
+        if not return_losses and not torch.compiler.is_compiling() and not features.isfinite().all():
+            raise ValueError(
+                f"the latents of these images are not finite: pixel_values hold NaN or infinity, or weights overflow "
+                f"in {self.dtype}"
+            )
+        latents, to_codebooks, codes, losses = self.quantizer(features, return_losses)
+        predictions = None
         if return_losses and self.config.feature_dims:
             # Fed so that the representation loss also moves the codes, not only the encoder.
-            features = tuple(
+            predictions = tuple(
                 head(to_codebooks[:, k]) if isinstance(head, FeatureHead) else None
                 for k, head in enumerate(self.feature_heads)
             )
         return FQGANEncoderOutput(
-            latents=latents.flatten(1, 2), codes=codes, losses=losses, feature_predictions=features
+            latents=latents.flatten(1, 2), codes=codes, losses=losses, feature_predictions=predictions
         )
 
     @apply_forward_hook
@@ -486,7 +513,10 @@ class FQGANModel(VQModel):
     @classmethod
     def extract_init_dict(cls, config_dict, **kwargs):
         # Written by the Hub export for remote code; the library would warn of an unexpected argument.
-        return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
+        config_dict = {key: value for key, value in config_dict.items() if key != "auto_map"}
+        # The library also only warns of a name that does not exist, and leaves what was meant at its default.
+        check_names(config_dict, (*SETTINGS, "block_out_channels", "feature_dims", "act_fn"), cls.__name__)
+        return super().extract_init_dict(config_dict, **kwargs)
 
     def _check_pixels(self, pixel_values):
         channels = self.config.in_channels
@@ -513,8 +543,17 @@ class FQGANModel(VQModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """Load as diffusers does; in addition missing, superfluous or non-finite weights raise `ValueError`."""
+        """
+        Load as diffusers does, from safetensors only; in addition missing, superfluous or non-finite weights raise
+        `ValueError`, those of a local folder before anything is allocated.
+        """
         with_info = kwargs.pop("output_loading_info", False)
+        kwargs["use_safetensors"] = True  # whatever is asked for (pipelines do): a pickle could run code
+        folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
+        if folder.is_dir():
+            with torch.device("meta"):
+                model = cls.from_config(cls.load_config(str(folder)))
+            require_fitting_files(model, folder, "diffusion_pytorch_model", kwargs.get("variant"))
         model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
         require_complete(model, info, str(pretrained_model_name_or_path))
         return (model, info) if with_info else model
@@ -524,38 +563,36 @@ def _images_per_slice(height: int, width: int) -> int:
     return max(1, SLICE_PIXELS // (height * width))
 
 
-def _validate_config(
-    block_out_channels, sample_size, num_codebooks, codebook_size, codebook_dim, norm_num_groups,
-    adapter_num_layers, adapter_num_heads, feature_dims, feature_num_heads,
-):  # fmt: skip
-    for name, value in (
-        ("num_codebooks", num_codebooks),
-        ("codebook_size", codebook_size),
-        ("codebook_dim", codebook_dim),
-    ):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-    factor = 2 ** (len(block_out_channels) - 1)
-    if sample_size < factor or sample_size % factor:
+def _check_config(config: dict) -> None:
+    """Raise `ValueError` for a setting of the wrong type, out of bounds, or at odds with another."""
+    for name, setting in SETTINGS.items():
+        check_setting(name, config[name], setting)
+    channels, groups = config["block_out_channels"], config["norm_num_groups"]
+    if not isinstance(channels, (list, tuple)) or not 1 <= len(channels) <= MAX_LEVELS:
+        raise ValueError(f"block_out_channels must be a list of 1 to {MAX_LEVELS} widths, got {channels!r:.80}")
+    for width in channels:
+        check_setting("block_out_channels", width, WIDTH)
+    if any(width % groups for width in channels):
+        raise ValueError(f"block_out_channels must be divisible by norm_num_groups = {groups}, got {channels}")
+    if not isinstance(config["act_fn"], str) or config["act_fn"] not in ACT2CLS:
+        raise ValueError(f"act_fn must be one of {', '.join(ACT2CLS)}, got {config['act_fn']!r:.80}")
+    factor, size = 2 ** (len(channels) - 1), config["sample_size"]
+    if size % factor:
         raise ValueError(
-            f"sample_size must be a multiple of the downsampling factor {factor} ({len(block_out_channels)} levels in "
-            f"block_out_channels), got {sample_size}"
+            f"sample_size must be a multiple of the downsampling factor {factor} ({len(channels)} levels in "
+            f"block_out_channels), got {size}"
         )
-    if any(channels % norm_num_groups for channels in block_out_channels):
+    if config["adapter_num_layers"] and channels[-1] % config["adapter_num_heads"]:
         raise ValueError(
-            f"block_out_channels must be divisible by norm_num_groups = {norm_num_groups}, got {block_out_channels}"
+            f"adapter_num_heads must divide block_out_channels[-1] = {channels[-1]}, got {config['adapter_num_heads']}"
         )
-    if adapter_num_layers and block_out_channels[-1] % adapter_num_heads:
+    widths, heads = config["feature_dims"], config["feature_num_heads"]
+    if widths is None:
+        return
+    if not isinstance(widths, (list, tuple)) or len(widths) != config["num_codebooks"]:
         raise ValueError(
-            f"adapter_num_heads must divide block_out_channels[-1] = {block_out_channels[-1]}, got {adapter_num_heads}"
+            f"feature_dims must have one entry per codebook ({config['num_codebooks']}), got {widths!r:.80}"
         )
-    if feature_dims is not None:
-        if len(feature_dims) != num_codebooks:
-            raise ValueError(
-                f"feature_dims must have one entry per codebook ({num_codebooks}), got {list(feature_dims)}"
-            )
-        if any(width is not None and (width < 1 or width % feature_num_heads) for width in feature_dims):
-            raise ValueError(
-                f"feature_dims must be None or multiples of feature_num_heads = {feature_num_heads}, "
-                f"got {list(feature_dims)}"
-            )
+    for width in widths:
+        if width is not None and check_setting("feature_dims", width, WIDTH) % heads:
+            raise ValueError(f"feature_dims must be None or multiples of feature_num_heads = {heads}, got {widths}")

@@ -50,6 +50,7 @@ class FakeHub:
         self.repositories: dict[str, Repository] = {}
         self.commits: list[Commit] = []
         self.unknown: list[str] = []
+        self.refuses_commits = False
         self.blobs: dict[str, bytes] = {}
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.server.daemon_threads = True
@@ -126,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.unknown.append(f"{self.command} {path}")
         return self.refuse("Unknown")
 
-    do_GET = do_POST = do_PUT = do_HEAD = do_any  # noqa: N815
+    do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = do_any  # noqa: N815
 
     def read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
@@ -167,6 +168,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer({"error": "exists", "url": f"{self.hub.url}/{name}", "id": name}, status=409)
         return self.answer(self.hub.create(request))
 
+    def delete(self, body):
+        request = json.loads(body)
+        del self.hub.repositories[f"{request.get('organization') or self.hub.user}/{request['name']}"]
+        self.answer({})
+
     def preupload(self, body, repo_id):
         files = json.loads(body)["files"]
         modes = {True: "lfs", False: "regular"}
@@ -198,6 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self.answer(b"")
 
     def commit(self, body, repo_id):
+        if self.hub.refuses_commits:
+            return self.refuse("Refused", status=403)
         self.answer(self.hub.commit(repo_id, [json.loads(line) for line in body.splitlines()]))
 
     def find(self, repo_id, revision):
@@ -237,6 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
         (r"/api/whoami-v2", whoami),
         (r"/api/validate-yaml", validate_yaml),
         (r"/api/repos/create", create),
+        (r"/api/repos/delete", delete),
         (rf"/api/models/{REPO}/preupload/main", preupload),
         (rf"/api/models/{REPO}/commit/main", commit),
         (rf"/{REPO}\.git/info/lfs/objects/batch", lfs_batch),

@@ -4,10 +4,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import diffusers
 import pytest
@@ -18,6 +20,7 @@ from safetensors.torch import load_file
 
 from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel, FQGANPipeline
 from fqgan_hf.cli import COMMANDS, build_parser, main, reconstruct
+from fqgan_hf.conversion import to_published_state_dict
 from fqgan_hf.facts import codebook_names
 from fqgan_hf.failures import first_line
 
@@ -160,6 +163,18 @@ assert not heavy, heavy
         (["generate", "--model", "x"], "the following arguments are required: --class_labels"),
         (["generate", "--model", "x", "--class_labels", "1", "--guidance_scale", "high"], "--guidance_scale"),
         (["generate", "--model", "x", "--class_labels", "1", "--batch_size", "0"], "must be at least 1, got 0"),
+        (["generate", "--model", "x", "--class_labels", "1", "--temperature", "0"], "must be above 0, got 0"),
+        (
+            ["generate", "--model", "x", "--class_labels", "1", "--guidance_scale", "nan"],
+            "must be at least 0, got nan",
+        ),
+        (["generate", "--model", "x", "--class_labels", "1", "--top_p", "1.5"], "above 0 and at most 1, got 1.5"),
+        (["generate", "--model", "x", "--class_labels", "1", "--top_k", "9" * 400 + "x"], "invalid int value"),
+        (
+            ["generate", "--model", "x", "--class_labels", "1", "--seed", "4294967296"],
+            "must be at least 0 and at most 4,294,967,295, got 4294967296",  # was the same as 0
+        ),
+        (["demo", "--seed", "-1"], "must be at least 0"),
         (["reconstruct", "--model", "x"], "the following arguments are required: IMAGE"),
         (["info"], "the following arguments are required: model"),
         (["info", "x", "--frobnicate"], "unrecognized arguments: --frobnicate"),
@@ -228,13 +243,227 @@ def test_generate_errors(fails, tmp_path, saved):
     assert "class_labels must be in [0, 3], got 4" in generate("--class_labels", 4)
     assert "class_labels must be in [0, 3], got -1" in generate("--class_labels", -1)
     assert "did you mean 'goldfish'" in generate("--class_labels", "goldfihs")
-    assert "temperature" in generate("--class_labels", 1, "--temperature", 0)
+    assert "must give at most 10,000 images" in generate("--class_labels", 1, "--num_images_per_label", 10**20)
     assert "guidance_scale" in generate("--class_labels", 1, "--guidance_scale", 1, 2, 3)
     occupied = tmp_path / "file"
     occupied.touch()
     line = fails("generate", "--model", saved / "pipeline", "--class_labels", 1, "--out", occupied)
     assert "--out must be a picture" in line
     assert not (tmp_path / "x.png").exists()
+
+
+def test_pictures_that_cannot_be_written_are_refused_before_the_work(fails, saved, tmp_path):
+    """They were found after it."""
+    photo, model = saved / "photo.png", saved / "tokenizer"
+    (tmp_path / "file").touch()
+    for out, message in (
+        (tmp_path / "file" / "a.png", "file is a file"),
+        (f"{'x' * 300}.png", "File name too long"),
+        ("/proc/a.png", "cannot be written"),
+    ):
+        assert message in fails("reconstruct", photo, "--model", model, "--out", out)
+        assert message in fails("generate", "--model", saved / "pipeline", "--class_labels", 1, "--out", out)
+        assert message in fails("convert", photo, Path(out).with_suffix(""))
+    out = tmp_path / "a.jpg"
+    # Of 96 pixels and a gap of 8: 631 columns are more than JPEG has, seen before the first is made.
+    argv = ["--class_labels", 1, "--num_images_per_label", 631, "--batch_size", 1, "--out", out]
+    assert "JPEG cannot hold a picture of 65" in fails("generate", "--model", saved / "pipeline", *argv)
+    assert "ICO cannot hold a picture" in fails(
+        "reconstruct", photo, "--model", model, "--out", out.with_suffix(".ico")
+    )
+    assert "XBM cannot hold a picture" in fails(
+        "reconstruct", photo, "--model", model, "--out", out.with_suffix(".xbm")
+    )
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_an_input_is_not_overwritten(fails, saved, tmp_path):
+    photo = tmp_path / "photo.png"
+    before = (saved / "photo.png").read_bytes()
+    photo.write_bytes(before)
+    (tmp_path / "link.png").symlink_to(photo)
+    for out in (photo, tmp_path / "link.png", tmp_path / "." / ".." / tmp_path.name / "photo.png"):
+        line = fails("reconstruct", photo, "--model", saved / "tokenizer", "--out", out)
+        assert "is one of the images: it would be overwritten" in line
+    assert photo.read_bytes() == before
+
+
+def test_one_bad_image_among_many_is_reported_and_the_others_are_done(saved, tmp_path, capsys):
+    """It ended the command with nothing written."""
+    (tmp_path / "bad.png").write_text("no picture")
+    photos = [saved / "photo.png", tmp_path / "bad.png", saved / "photo.png"]
+    words = ["reconstruct", *photos, "--model", saved / "tokenizer", "--out", tmp_path / "grid.png"]
+    assert main([str(word) for word in words]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("PSNR") == 2 and f"wrote {tmp_path / 'grid.png'}" in captured.out
+    assert f"{tmp_path / 'bad.png'} is left out: " in captured.err
+    assert captured.err.endswith("fqgan reconstruct: error: 1 of 3 images were left out: bad.png\n")
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert 2 * 96 < grid.height < 3 * 96
+    (tmp_path / "grid.png").unlink()
+    words[1:4] = [tmp_path / "bad.png"] * 2
+    assert main([str(word) for word in words]) == 1
+    assert "none of 2 images could be read, nothing was written" in capsys.readouterr().err
+    assert not (tmp_path / "grid.png").exists()
+
+
+def test_large_sizes_show_that_they_work(saved, tmp_path, capsys):
+    """More than a hundred seconds passed without a sign of life."""
+    argv = ["reconstruct", str(saved / "photo.png"), "--model", str(saved / "tokenizer"), "--size", "512"]
+    assert main([*argv, "--out", str(tmp_path / "a.png")]) == 0
+    shown = capsys.readouterr().err
+    assert "at 512 pixels 16,384 positions attend to each other: that part takes 1,048,576 times as long" in shown
+    assert re.search(r"reconstructing: +\d+%.* \d+/44 ", shown), shown
+    assert "44/44" in shown, "the bar ends where it should: every block of every pass was counted"
+
+
+def test_labels_with_spaces(saved, tmp_path, capsys):
+    argv = ["--seed", 1, "--class_labels", " 2", "2 ", " Golden  retriever "]
+    assert generate(saved, tmp_path / "out", *argv) == 0
+    assert len(list((tmp_path / "out").glob("*_golden_retriever.png"))) == 3
+
+
+def damaged(saved, tmp_path, part, change):
+    """A copy of the pipeline with one file changed."""
+    folder = tmp_path / "damaged"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(saved / "pipeline", folder)
+    path = folder / part
+    if path.suffix == ".json":
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | change if isinstance(change, dict) else change))
+    else:
+        path.write_bytes(change(path.read_bytes()))
+    return folder
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("transformer/config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers must be an integer in"),
+        ("transformer/config.json", {"num_hidden_layers": 2}, "not a complete FARForImageGeneration .* missing keys"),
+        (
+            "transformer/config.json",
+            {"num_head_layers": 0, "head_type": "linear"},
+            "unexpected keys, among them head.",
+        ),
+        ("transformer/config.json", {"codebook_size": 64}, "do not fit the configuration beside them"),
+        ("transformer/config.json", {"hidden_size": "32"}, "hidden_size must be an integer in .*, got '32'"),
+        ("transformer/config.json", {"num_classes": None}, "must give num_classes and id2label|num_classes must be"),
+        ("transformer/config.json", [1], "config.json must hold a JSON object, got list"),
+        ("transformer/model.safetensors", lambda data: data[:-10], "model.safetensors is damaged"),
+        ("transformer/model.safetensors", lambda data: b"", "model.safetensors is damaged"),
+        ("transformer/model.safetensors", lambda data: b"\xff" * 8 + data, "model.safetensors is damaged"),
+        ("vqmodel/config.json", {"block_out_channels": 16}, "block_out_channels must be a list"),
+        ("vqmodel/config.json", {"num_codebooks": 10**9}, "num_codebooks must be an integer in"),
+        ("vqmodel/diffusion_pytorch_model.safetensors", lambda data: data[:100], "safetensors is damaged"),
+        ("image_processor/preprocessor_config.json", {"size": 10**9}, "size must"),
+        ("image_processor/preprocessor_config.json", {"size": "big"}, "size must be None, a positive integer"),
+        ("model_index.json", {"transformer": 3}, "cannot be loaded as a FARPipeline|transformer"),
+        ("model_index.json", {"vqmodel": ["fqgan_hf", "FARPipeline"]}, "."),
+        ("model_index.json", {"vqmodel": ["os", "system"]}, "."),
+    ],
+)
+def test_damaged_pipelines_are_one_line_that_names_what_is_wrong(part, change, message, saved, tmp_path, fails):
+    folder = damaged(saved, tmp_path, part, change)
+    line = fails("generate", "--model", folder, "--class_labels", 1, "--out", tmp_path / "a.png")
+    assert re.search(message, line), line
+    assert "look at the" not in line and "--debug shows where" not in line
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_whole_numbers_in_a_configuration_are_numbers(saved, tmp_path):
+    folder = damaged(saved, tmp_path, "transformer/config.json", {"rope_theta": 10000, "token_dropout": 0})
+    assert main(["generate", "--model", str(folder), "--class_labels", "1", "--out", str(tmp_path / "a.png")]) == 0
+
+
+def test_pickled_weights_are_refused_by_name(saved, tmp_path, fails):
+    folder = shutil.copytree(saved / "generator", tmp_path / "pickled")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    pipeline = shutil.copytree(saved / "pipeline", tmp_path / "pipeline")
+    shutil.rmtree(pipeline / "transformer")
+    folder.rename(pipeline / "transformer")
+    line = fails("generate", "--model", pipeline, "--class_labels", 1, "--out", tmp_path / "a.png")
+    assert "pytorch_model.bin is a pickle, which is not loaded" in line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("seconds", [0.0, 0.7, 1.5])
+def test_ctrl_c_ends_the_demo_in_its_first_stage(seconds, tmp_path):
+    """scikit-learn's fit took it for the wish to stop learning, and the demo went on with a judge half trained."""
+    command = [sys.executable, "-m", "fqgan_hf.cli", "demo", "--quick", "--output_dir", str(tmp_path / "demo")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=usual_interrupts)
+    assert process.stderr.readline().startswith("[1/6]")
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, rest
+    assert rest.strip().endswith("fqgan demo: interrupted") and "Traceback" not in rest
+    assert not (tmp_path / "demo" / "training").exists(), "the next stage has not begun"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("command", ["generate", "sample", "reconstruct", "convert", "info"])
+def test_ctrl_c_at_any_moment(command, saved, tmp_path):
+    """Twelve moments from the first to the last second, most of which go into imports."""
+    torch.save(to_published_state_dict(make_generator(make_tokenizer())), tmp_path / "a.pt")
+    words = {
+        "generate": ["--model", saved / "pipeline", "--class_labels", 1, "--out", tmp_path / "a.png"],
+        "sample": ["--model", saved / "pipeline", "--num", 40, "--output_dir", tmp_path / "s"],
+        "reconstruct": [saved / "photo.png", "--model", saved / "pipeline", "--out", tmp_path / "b.png"],
+        "convert": [tmp_path / "a.pt", tmp_path / "c", "--force", "--set", "num_attention_heads=2", "grid_height=4",
+                    "grid_width=4"],
+        "info": [saved / "pipeline"],
+    }[command]  # fmt: skip
+    program = [sys.executable, "-m", "fqgan_hf.cli", command, *map(str, words)]
+    started = time.monotonic()
+    subprocess.run(program, check=True, capture_output=True)
+    duration = time.monotonic() - started
+    for moment in range(12):
+        process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, preexec_fn=usual_interrupts)
+        time.sleep(0.3 + (duration - 0.3) * moment / 12)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode in (0, 130), (moment, errors)  # 0: it was done
+        assert "Traceback" not in errors, (moment, errors)
+        assert process.returncode == 0 or errors.endswith(f"fqgan {command}: interrupted\n")
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def usual_interrupts():
+    """A shell that starts tests in its background has them ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["generate", "--class_labels", "99"],
+        ["generate", "--class_labels", "goldfihs"],
+        ["generate", "--class_labels", "1", "--out", "/proc/a.png"],
+        ["generate", "--class_labels", "1", "--temperature", "-1"],
+        ["reconstruct", "no.png"],
+        ["reconstruct", "photo.png", "--out", "a.txt"],
+        ["sample", "--num", "4", "--output_dir", "photo.png"],
+        ["convert", "no.pt", "out"],
+        ["convert", "photo.png", "photo.png"],
+    ],
+    ids=" ".join,
+)
+def test_what_can_be_known_without_the_libraries_is_said_without_them(argv, saved):
+    """Their import takes seven seconds."""
+    code = (
+        "import sys\nfrom fqgan_hf.cli import main\ntry:\n    status = main(sys.argv[1:])\nexcept SystemExit as e:\n"
+        "    status = e.code\nassert not {'torch', 'transformers', 'diffusers'} & set(sys.modules)\nsys.exit(status)"
+    )
+    model = [] if argv[0] == "convert" else ["--model", "pipeline"]
+    command = [sys.executable, "-c", code, *argv, *model]
+    result = subprocess.run(command, cwd=saved, capture_output=True, text=True)
+    assert result.returncode in (1, 2) and result.stderr.count("\n") == 1, result.stderr
+    assert "AssertionError" not in result.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path):
@@ -263,7 +492,7 @@ def test_interrupt_exits_130(monkeypatch, saved, capsys):
 def test_ctrl_c_ends_the_process_with_130(saved, tmp_path):
     command = [
         sys.executable, "-m", "fqgan_hf.cli", "generate", "--model", saved / "pipeline", "--class_labels", "1",
-        "--num_images_per_label", "20000", "--batch_size", "1", "--out", tmp_path / "x",
+        "--num_images_per_label", "10000", "--batch_size", "1", "--out", tmp_path / "x",
     ]  # fmt: skip
     process = subprocess.Popen(
         command,
@@ -453,19 +682,24 @@ def test_convert_there_and_back(saved, tmp_path, capsys, fails):
     capsys.readouterr()
 
     # Nothing is overwritten unasked.
-    assert "--force overwrites it" in fails("convert", checkpoint, folder)
+    assert "--force replaces the files that a conversion writes" in fails("convert", checkpoint, folder)
     assert "--force overwrites it" in fails("convert", "--to-original", saved / "tokenizer", checkpoint)
     (folder / "notes.txt").write_text("mine")
     (folder / "model.fp16.safetensors").write_text("of another model")
     overrides = ["--set", "norm_num_groups=4", "adapter_num_heads=2", "feature_num_heads=2"]
     assert main(["convert", str(checkpoint), str(folder), "--force", *overrides]) == 0
     assert (folder / "notes.txt").read_text() == "mine"
-    assert not (folder / "model.fp16.safetensors").exists()
+    assert (folder / "model.fp16.safetensors").read_text() == "of another model"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out.pt", "x.png"]
 
 
 def test_convert_errors(fails, tmp_path, saved):
     target = tmp_path / "out"
+    convert = ["convert", saved / "photo.png", target, "--set"]
+    assert "no setting num_attention_head (the nearest is num_attention_heads)" in fails(
+        *convert, "num_attention_head=4", "grid_heigth=4"
+    )
+    assert "--set gives grid_height twice" in fails(*convert, "grid_height=4", "grid_height=5")
     assert "there is no" in fails("convert", tmp_path / "absent.pt", target)
     assert "did you mean --to-original?" in fails("convert", saved / "tokenizer", target)
     assert "the target must be a folder" in fails("convert", saved / "photo.png", saved / "photo.png")

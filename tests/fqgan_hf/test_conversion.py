@@ -2,6 +2,9 @@
 
 import argparse
 import os
+import random
+import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -189,8 +192,137 @@ def test_missing_and_unknown_keys_are_named():
 def test_unexpected_shapes_are_named():
     state = to_published_state_dict(tiny_generator())
     state["norm.weight"] = torch.ones(3)
-    with pytest.raises(ValueError, match=r"unexpected shape: norm.weight \(3,\) instead of \(128,\)"):
+    with pytest.raises(ValueError, match=r"unexpected shape: norm.weight: \(3,\) instead of \(128,\)"):
         convert_state_dict(state, grid_height=4, grid_width=4)
+
+
+@pytest.mark.parametrize("make", [tiny_tokenizer, tiny_generator])
+def test_any_wrong_tensor_is_named(make):
+    """Sixty of them, by a fixed seed: other shapes, other types, values that are not finite."""
+    state = to_published_state_dict(make())
+    settings = {"adapter_num_heads": 2, "norm_num_groups": 8}
+    if make is tiny_generator:
+        settings = {"grid_height": 4, "grid_width": 4, "num_attention_heads": 2}
+    changes = [
+        lambda t: t[None], lambda t: t[0], lambda t: t.new_zeros(()), lambda t: t.new_zeros(0),
+        lambda t: torch.cat([t, t[:1]]), lambda t: t.flatten(), lambda t: t.new_zeros(1, 1, 1, 1, 1),
+        lambda t: t.long(), lambda t: t.to(torch.complex64), lambda t: t.bool(),
+        lambda t: t / 0, lambda t: torch.full_like(t, torch.nan),
+    ]  # fmt: skip
+    rng = random.Random(0)
+    for change in changes * 5:
+        name = rng.choice(sorted(state))
+        wrong = change(state[name])
+        if wrong.shape == state[name].shape and wrong.dtype == state[name].dtype and wrong.isfinite().all():
+            continue  # a vector flattened
+        with pytest.raises(ValueError) as caught:
+            convert_state_dict({**state, name: wrong}, **settings)
+        # Sizes of some tensors tell the configuration, which then does not fit others.
+        tells = "conv1|conv_in|conv_out|embedding|post_quant_conv|wqkv|w1"
+        assert name in str(caught.value) or re.search(tells, name), (name, str(caught.value))
+        assert re.search("unexpected shape|expected layout|must be|must hold|must divide", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"num_attention_head": 4}, r"no setting num_attention_head \(the nearest is num_attention_heads\)"),
+        ({"grid_heigth": 4}, r"no setting grid_heigth \(the nearest is grid_height\)"),
+        ({"sample_size": 64}, r"no setting sample_size \(the nearest is .*\), accepted are \["),  # a tokenizer's
+        ({"num_attention_heads": "four"}, "num_attention_heads must be an integer in .*, got 'four'"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be an integer in .*, got 0"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers must be an integer in"),
+        ({"codebook_size": 2**24}, "unexpected shape: .* instead of"),
+        ({"hidden_size": 256, "num_attention_heads": 4}, "unexpected shape"),
+    ],
+)
+def test_settings_that_are_wrong_are_refused(overrides, message):
+    """`--set num_attention_head=4 grid_heigth=4` wrote a model that was not the one asked for."""
+    state = to_published_state_dict(tiny_generator())
+    with pytest.raises(ValueError, match=message):
+        convert_state_dict(state, **overrides)
+
+
+def test_force_replaces_what_a_conversion_writes_and_nothing_else(tmp_path):
+    """It deleted its own source, and every other *.safetensors of the folder."""
+    source = tmp_path / "far.safetensors"
+    save_file(to_published_state_dict(tiny_generator()), source)
+    before = source.read_bytes()
+    for name in ("other.safetensors", "model.fp16.safetensors", "notes.txt", "config.json"):
+        (tmp_path / name).write_text("mine")
+    grid = {"grid_height": 4, "grid_width": 4}
+    with pytest.raises(FileExistsError, match="is there already and not empty"):
+        convert_checkpoint(source, tmp_path, **grid)
+    model = convert_checkpoint(source, tmp_path, force=True, **grid)
+    assert source.read_bytes() == before
+    assert [(tmp_path / n).read_text() for n in ("other.safetensors", "model.fp16.safetensors", "notes.txt")] == [
+        "mine"
+    ] * 3
+    loaded = FARForImageGeneration.from_pretrained(tmp_path)
+    assert torch.equal(loaded.norm.weight, model.norm.weight)
+    convert_checkpoint(source, tmp_path, force=True, **grid)  # and again
+    assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_a_checkpoint_is_never_replaced_by_its_conversion(tmp_path, link):
+    folder, source = tmp_path / "out", tmp_path / "far.safetensors"
+    folder.mkdir()
+    save_file(to_published_state_dict(tiny_generator()), source)
+    if link is None:
+        source = source.rename(folder / "model.safetensors")
+    else:
+        link(source, folder / "model.safetensors")
+    before = source.read_bytes()
+    with pytest.raises(FileExistsError, match=r"model\.safetensors would replace the checkpoint itself"):
+        convert_checkpoint(source, folder, force=True, grid_height=4, grid_width=4)
+    assert source.read_bytes() == before and os.listdir(folder) == ["model.safetensors"]
+
+
+def test_weights_that_a_loader_would_take_for_the_new_ones_are_not_left_there(tmp_path):
+    torch.save(to_published_state_dict(tiny_tokenizer()), tmp_path / "a.pt")
+    tiny_tokenizer().save_pretrained(tmp_path / "out", max_shard_size="50KB")
+    before = sorted(os.listdir(tmp_path / "out"))
+    with pytest.raises(FileExistsError, match=r"safetensors\.index\.json would stay beside the new weights"):
+        convert_checkpoint(tmp_path / "a.pt", tmp_path / "out", force=True, norm_num_groups=8, adapter_num_heads=2)
+    assert sorted(os.listdir(tmp_path / "out")) == before
+
+
+def test_a_part_of_the_model_is_not_replaced_by_the_published_file(tmp_path):
+    tiny_generator().save_pretrained(tmp_path / "ours")
+    before = (tmp_path / "ours" / "model.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="is a part of the model itself"):
+        convert_to_original(tmp_path / "ours", tmp_path / "ours" / "model.safetensors")
+    assert (tmp_path / "ours" / "model.safetensors").read_bytes() == before
+    convert_to_original(tmp_path / "ours", tmp_path / "ours" / "new.pt")
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    """Torch files have checksums, which torch does not compare."""
+    path = tmp_path / "checkpoint.pt"
+    state = to_published_state_dict(tiny_generator())
+    torch.save(state, path)
+    content = bytearray(path.read_bytes())
+    place = content.find(state["tok_embeddings_1.weight"].numpy().tobytes())
+    content[place + 5] ^= 1
+    path.write_bytes(content)
+    name = "tok_embeddings_1.weight"
+    assert not torch.equal(torch.load(path)[name], state[name])
+    with pytest.raises(ValueError, match=r"was refused: .* \(the checksum of its part .* is wrong"):
+        load_published_state_dict(path)
+
+
+def test_compressed_parts_are_refused(tmp_path):
+    """A small file could hold more than any disk."""
+    torch.save({"norm.weight": torch.zeros(8)}, tmp_path / "a.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pt") as old,
+        zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for part in old.namelist():
+            new.writestr(part, old.read(part))
+    with pytest.raises(ValueError, match="compressed parts"):
+        load_published_state_dict(tmp_path / "b.pt")
 
 
 def test_unreadable_files_are_refused(tmp_path):

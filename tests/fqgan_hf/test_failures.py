@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
+from fqgan_hf import failures
 from fqgan_hf.failures import raise_if_interrupted, run_command
 
 
@@ -79,6 +81,27 @@ def test_interrupt_that_is_swallowed(usual_interrupts, capsys):
     assert run_command("x", raise_if_interrupted) == 0, "the next command begins anew"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupt_that_is_lost_is_repeated(usual_interrupts, monkeypatch):
+    """As in a destructor, whose errors Python only prints."""
+    monkeypatch.setattr(failures, "REPEAT_SECONDS", 0.2)
+
+    class Destroyed:
+        def __del__(self):
+            interrupt()
+            time.sleep(0.01)  # here it is raised, and ignored
+
+    def work():
+        Destroyed()
+        time.sleep(30)
+
+    before = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    started = time.monotonic()
+    assert run_command("x", work) == 130
+    assert time.monotonic() - started < 10
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0] > 0) == before
+
+
 def test_in_another_thread():
     status = []
     thread = threading.Thread(target=lambda: status.append(run_command("x", lambda: None)))
@@ -93,3 +116,14 @@ def test_output_that_cannot_be_written():
     with open("/dev/full", "w") as full:
         result = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (result.returncode, result.stderr) == (1, "x: error: [Errno 28] No space left on device\n")
+
+
+def test_the_status_of_an_interrupted_program_is_130():
+    """Python would end by the signal: the interrupt has passed an `exec`, as those during imports do."""
+    code = (
+        "import os, signal\nfrom fqgan_hf.failures import leave, run_command\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "leave(run_command('x', lambda: exec('os.kill(os.getpid(), 2)')))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (130, "\nx: interrupted\n")

@@ -32,7 +32,10 @@ def test_atomic_path_of_a_folder(tmp_path):
     with files.atomic_path(tmp_path / "shard") as temporary:
         temporary.mkdir()
         (temporary / "a").write_text("a")
-    assert names(tmp_path) == ["shard", "shard/a"]
+    with files.atomic_path(tmp_path / "shard") as temporary:
+        temporary.mkdir()
+        (temporary / "b").write_text("b")
+    assert names(tmp_path) == ["shard", "shard/b"]
 
 
 def test_nothing_is_left_after_a_full_disk(tmp_path):
@@ -58,6 +61,16 @@ def test_check_writable_finds_what_writing_would_find(tmp_path, place):
     assert names(tmp_path) == ["file"]
     files.check_writable(tmp_path / "new" / "folder" / "a.png")
     assert names(tmp_path) == ["file"]
+
+
+def test_devices_and_pipes_are_not_replaced_by_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(OSError, match="is a device or a pipe"):
+            files.check_writable(path)
+        with pytest.raises(OSError, match="is a device or a pipe"), files.atomic_path(path) as temporary:
+            temporary.write_text("a")
+    assert names(tmp_path) == ["pipe"] and (tmp_path / "pipe").is_fifo()
 
 
 def test_check_writable_on_a_read_only_disk(tmp_path):
@@ -88,10 +101,13 @@ def test_publish_files_replaces_its_own_names_only(tmp_path):
         place.mkdir()
         for name in ("config.json", "model.safetensors"):
             (place / name).write_text(place.name)
+    (staging / "part").mkdir()
+    (staging / "part" / "config.json").write_text("staging")
     (folder / "other.safetensors").write_text("mine")
     files.publish_files(staging, folder)
-    found = {path.name: path.read_text() for path in folder.iterdir()}
-    assert found == {"config.json": "staging", "model.safetensors": "staging", "other.safetensors": "mine"}
+    found = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert found.pop("other.safetensors") == "mine"
+    assert found == dict.fromkeys(("config.json", "model.safetensors", "part/config.json"), "staging")
     assert not staging.exists()
 
 
@@ -143,9 +159,11 @@ def test_a_locked_folder_is_refused_until_its_process_has_ended(tmp_path, monkey
 def test_a_locked_folder_is_waited_for(tmp_path):
     process = holder("lock", tmp_path)
     started = time.monotonic()
-    killer = subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(1); os.kill({process.pid}, 9)"])
-    with files.locked_folder(tmp_path, "samples", wait=True):
+    killer = subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(2); os.kill({process.pid}, 9)"])
+    looks = []
+    with files.locked_folder(tmp_path, "samples", while_waiting=lambda: looks.append(1)):
         assert time.monotonic() - started > 0.5
+    assert looks
     killer.wait()
     process.wait()
 

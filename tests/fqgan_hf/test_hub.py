@@ -12,6 +12,7 @@ import jinja2
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
 
 import fqgan_hf
 import fqgan_hf.modeling
@@ -150,7 +151,45 @@ class TestExport:
             hub.export(make_models()[0], tmp_path / "file")
 
 
+class TestExportInPlace:
+    def test_other_files_stay_and_stale_weights_go(self, tmp_path):
+        tokenizer, generator = make_models()
+        hub.export(generator, tmp_path, max_shard_size="100KB")
+        (tmp_path / "notes.txt").write_text("mine")
+        (tmp_path / "diffusion_pytorch_model.fp16.safetensors").write_text("another variant's")
+        hub.export(generator, tmp_path)
+        FARForImageGeneration.from_pretrained(tmp_path)
+        assert data_files(tmp_path) == {
+            "config.json", "generation_config.json", "model.safetensors", "README.md", "notes.txt",
+            "diffusion_pytorch_model.fp16.safetensors",
+        }  # fmt: skip
+
+    def test_nothing_is_half_written(self, tmp_path, monkeypatch):
+        hub.export(make_models()[0], tmp_path)
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        monkeypatch.setattr(hub, "render_card", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            hub.export(make_models(3)[0], tmp_path)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 class TestCard:
+    def test_every_snippet_runs(self, tmp_path):
+        """As printed, each with no name of another's, from a folder that holds the model and a photo."""
+        snippets = []
+        for name, obj in self.objects().items():
+            hub.export(obj, tmp_path / "org" / name, repo_id=f"org/{name}")
+            card = (tmp_path / "org" / name / "README.md").read_text()
+            snippets += re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+        hub.export(self.objects()["fqgan.md"], tmp_path / "path" / "to" / "the" / "tokenizer")
+        Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 50).convert("RGB").save(tmp_path / "photo.jpg")
+        assert len(snippets) == 7
+        (tmp_path / "snippets.json").write_text(json.dumps(snippets))
+        script = (
+            "import json\nfor snippet in json.load(open('snippets.json')):\n    print(snippet)\n    exec(snippet, {})"
+        )
+        run_python(script, {"HF_HOME": str(tmp_path / "home")}, tmp_path)
+
     def objects(self):
         pipe = make_pipeline(3)
         return {
@@ -291,6 +330,47 @@ with torch.no_grad():
     codes["org/tokenizer"] = tokenizer.encode(torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16)).codes
 save_file(codes, "codes.safetensors")
 """
+
+
+PUSH_THAT_FAILS = """
+import pathlib, sys, tempfile
+from fqgan_hf import FQGANModel
+from fqgan_hf.hub import push_to_hub
+
+model = FQGANModel.from_pretrained("tokenizer")
+if sys.argv[1:] == ["killed"]:
+    import os, signal, huggingface_hub
+    huggingface_hub.HfApi.upload_folder = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+try:
+    push_to_hub(model, "org/name")
+except Exception as error:
+    print(type(error).__name__)
+print(sorted(path.name for path in pathlib.Path(tempfile.gettempdir()).glob("fqgan-hf-*")))
+"""
+
+
+def test_a_push_that_fails_leaves_nothing_behind(tmp_path):
+    """An empty repository stayed on the Hub; the export of a killed push stayed in the temporary folder."""
+    make_models()[0].save_pretrained(str(tmp_path / "tokenizer"))
+    (tmp_path / "tmp").mkdir()
+    with load_fakehub().FakeHub() as fake:
+        environment = {**fake.environment(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
+        fake.refuses_commits = True
+        assert run_python(PUSH_THAT_FAILS, environment, tmp_path).split() == ["HfHubHTTPError", "[]"]
+        assert fake.repositories == {} and fake.unknown == []
+
+        command = [sys.executable, "-c", PUSH_THAT_FAILS, "killed"]
+        killed = subprocess.run(command, env={**os.environ, **environment}, cwd=tmp_path, capture_output=True)
+        assert killed.returncode == -9
+        assert len(list((tmp_path / "tmp").glob("fqgan-hf-push-*/content/*.safetensors"))) == 1
+
+        fake.refuses_commits = False  # a second try succeeds, and tidies up after the first
+        assert run_python(PUSH_THAT_FAILS, environment, tmp_path).split() == ["[]"]
+        before = fake.files("org/name")
+        assert "config.json" in before
+        fake.refuses_commits = True
+        assert run_python(PUSH_THAT_FAILS, environment, tmp_path).split() == ["HfHubHTTPError", "[]"]
+        assert fake.files("org/name") == before, "a repository that was there stays"
 
 
 def test_push_and_reload_by_name(tmp_path):

@@ -4,6 +4,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from PIL import Image
 
 from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel
 from fqgan_hf.cli import main
-from fqgan_hf.sample import SamplingRun, deal_shards, sample
+from fqgan_hf.sample import SamplingRun, dealt_folder, sample
 
 
 NAMES = {0: "tench, Tinca tinca", 1: "crane", 2: "golden retriever", 3: "crane"}
@@ -150,8 +151,8 @@ def test_batches_are_full_whatever_the_shards(pipeline, tmp_path):
     )  # fmt: skip
     sizes = []
     pipe.vqmodel.decoder.register_forward_hook(lambda module, arguments, output: sizes.append(len(output)))
-    mine, missing = deal_shards(tmp_path, run, PartialState(cpu=True))
-    sample(pipe, run, tmp_path, mine, missing, batch_size=5, show_progress=False)
+    with dealt_folder(tmp_path, run, PartialState(cpu=True)) as (mine, missing):
+        sample(pipe, run, tmp_path, mine, missing, batch_size=5, show_progress=False)
     assert sizes == [5, 5, 5, 5, 5]
     assert [len(np.load(tmp_path / f"shard-0000{i}.npz")["arr_0"]) for i in range(6)] == [4, 4, 4, 4, 4, 2]
 
@@ -182,7 +183,13 @@ def test_only_what_is_missing_is_dealt(words, reference):
     del settings["shards"]
     for number in (0, 3, 4):
         shutil.rmtree(reference / f"shard-0000{number}")
-    assert deal_shards(reference, SamplingRun(**settings), PartialState(cpu=True)) == ([0, 3, 4], [0, 3, 4])
+    with (
+        pytest.raises(KeyboardInterrupt),
+        dealt_folder(reference, SamplingRun(**settings), PartialState(cpu=True)) as d,
+    ):
+        assert d == ([0, 3, 4], [0, 3, 4])
+        raise KeyboardInterrupt
+    assert (reference / "settings.json").exists() and not (reference / "manifest.json").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -198,10 +205,16 @@ def test_killed_and_started_again_equals_uninterrupted(words, tmp_path):
     assert not (tmp_path / "killed" / "manifest.json").exists()
     there = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("*.parquet")}
     assert 3 <= len(there) < 38
-    (tmp_path / "killed" / "shard-00037.parquet.tmp").write_text("half of it")
+    left = tmp_path / "killed" / ".shard-00037.parquet.abcd1234.tmp"
+    left.mkdir()
+    (left / "shard-00037.parquet").write_text("half of it")
+    mine = tmp_path / "killed" / "shard-notes.tmp"
+    mine.write_text("a user's")
 
     assert main(words(tmp_path / "killed", **options)) == 0
     assert {path: path.stat().st_mtime_ns for path in there} == there
+    assert mine.read_text() == "a user's"
+    mine.unlink()
     assert main(words(tmp_path / "whole", **options)) == 0
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
@@ -287,7 +300,7 @@ def fails(capsys):
 @pytest.mark.parametrize(
     ("name", "value", "was"),
     [
-        ("num", 23, "num was 22 and is now 23"),
+        ("num", 21, "num was 22 and is now 21 (it may be raised)"),
         ("seed", 3, "seed was 0 and is now 3"),
         ("class_labels", (1, 2), "class_labels was [0, 1, 2, 3] and is now [1, 2]"),
         ("guidance_scale", (2, 1.5), "guidance_scale was [2.0] and is now [2.0, 1.5]"),
@@ -322,10 +335,16 @@ def test_errors_come_before_the_model_is_loaded(words, pipeline, tmp_path, fails
     out = tmp_path / "out"
     assert "class_labels must be in [0, 3], got 4" in fails(words(out, model=empty, class_labels=4))
     assert "did you mean 'crane'" in fails(words(out, model=empty, class_labels="crame"))
-    assert "seed must be at least 0, got -1" in fails(words(out, model=empty, seed=-1))
+    assert "must be at least 0, got -1" in fails(words(out, model=empty, seed=-1), status=2)
     assert "must be at least 1, got 0" in fails(words(out, num=0), status=2)
+    assert "num must be at most 4,294,967,296, got 1" in fails(words(out, model=empty, num=10**20))
+    assert "shard_size must be at least 20 for 2,000,000" in fails(words(out, model=empty, num=2_000_000))
     assert "must be at least 1, got 0" in fails(words(out, batch_size=0), status=2)
     assert "must be at least 1, got 0" in fails(words(out, shard_size=0), status=2)
+    assert "must be above 0, got 0" in fails(words(out, temperature=0), status=2)
+    assert "must be above 0 and at most 1, got nan" in fails(words(out, top_p="nan"), status=2)
+    assert "must be at least 0, got inf" in fails(words(out, guidance_scale="inf"), status=2)
+    assert "guidance_scale must be one value or 2" in fails(words(out, model=empty, guidance_scale=(1, 2, 3)))
     assert "--format" in fails(words(out, format="jpg"), status=2)
     assert "must be a FARPipeline" in fails(words(out, model=pipeline / "vqmodel"))
     assert "there is no folder" in fails(words(out, model=tmp_path / "absent"))
@@ -334,8 +353,119 @@ def test_errors_come_before_the_model_is_loaded(words, pipeline, tmp_path, fails
     assert "output_dir must be a folder" in fails(words(out, model=empty))
 
 
-def test_settings_that_made_no_image_bind_nobody(words, tmp_path, capsys):
-    assert main(words(tmp_path / "out", temperature=0)) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("fqgan sample: error: temperature must be")
+def test_settings_that_made_no_image_bind_nobody(words, pipeline, tmp_path, capsys):
+    pipe = FARPipeline.from_pretrained(str(pipeline))
+    pipe.transformer.norm.weight.data.fill_(torch.nan)
+    pipe.save_pretrained(str(tmp_path / "broken"))
+    assert main(words(tmp_path / "out", model=tmp_path / "broken")) == 1
+    assert "non-finite weights in norm.weight" in capsys.readouterr().err
     assert main(words(tmp_path / "out", num=4)) == 0
     assert len(pixels(tmp_path / "out")) == 4
+
+
+# ---- Two runs in one folder, more images later, damage ----
+
+
+def start(words):
+    command = [sys.executable, "-m", "fqgan_hf.cli", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_of_two_runs_with_other_settings_one_is_refused(words, tmp_path):
+    """Both succeeded: the manifest said one seed, the images were of the other."""
+    runs = [start(words(tmp_path / "out", seed=seed, num=400)) for seed in (3, 4)]
+    errors = [run.communicate(timeout=120)[1] for run in runs]
+    assert sorted(run.returncode for run in runs) == [0, 1], errors
+    winner = 3 if runs[0].returncode == 0 else 4
+    assert f"holds images of other settings, choose another folder: seed was {winner}" in errors[1 - runs.index(
+        next(run for run in runs if run.returncode == 0)
+    )]  # fmt: skip
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["seed"] == winner
+    assert main(words(tmp_path / "alone", seed=winner, num=8)) == 0
+    assert same(pixels(tmp_path / "alone"), pixels(tmp_path / "out")[:8]) == [True] * 8
+
+
+def test_of_two_equal_runs_one_waits(words, reference, tmp_path):
+    runs = [start(words(tmp_path / "out")) for _ in range(2)]
+    for run in runs:
+        output, errors = run.communicate(timeout=120)
+        assert (run.returncode, output) == (0, f"{tmp_path / 'out'} holds 22 images (seed 0)\n"), errors
+    assert content(tmp_path / "out") == content(reference)
+
+
+@pytest.mark.parametrize("format_", ["png", "npz", "parquet"])
+def test_more_images_can_be_added_later(format_, words, tmp_path):
+    """The last shard was not full: it is made again, the others are not."""
+    out = tmp_path / "out"
+    assert main(words(out, num=10, format=format_)) == 0
+    full = {path: path.stat().st_mtime_ns for path in sorted(out.glob("shard-*"))[:2]}
+    assert main(words(out, num=15, format=format_)) == 0
+    assert {path: path.stat().st_mtime_ns for path in full} == full
+    assert main(words(tmp_path / "at once", num=15, format=format_)) == 0
+    assert content(out) == content(tmp_path / "at once")
+
+
+def test_adding_images_survives_being_killed(words, tmp_path):
+    out = tmp_path / "out"
+    assert main(words(out, num=10)) == 0
+    run = start(words(out, num=400))
+    while not (out / "shard-00004").exists():
+        assert run.poll() is None, run.communicate()[1]
+        time.sleep(0.01)
+    run.kill()
+    run.communicate()
+    assert not (out / "manifest.json").exists()
+    assert main(words(out, num=400)) == 0
+    assert main(words(tmp_path / "at once", num=400)) == 0
+    assert content(out) == content(tmp_path / "at once")
+
+
+def test_changed_sizes_are_always_found(words, reference, fails):
+    (reference / "shard-00002" / "00000008.png").write_bytes(b"another picture")
+    before = content(reference)
+    assert "is damaged, these shards are not what was written: shard-00002;" in fails(words(reference))
+    assert content(reference) == before
+    shutil.rmtree(reference / "shard-00002")
+    assert main(words(reference)) == 0
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_verify_finds_a_flipped_bit(words, reference, fails, capsys):
+    assert main([*words(reference), "--verify"]) == 0
+    assert capsys.readouterr().out.endswith("(seed 0), with the content that was written\n")
+    flip(reference / "shard-00003" / "00000012.png")
+    assert main(words(reference)) == 0  # sizes tell nothing
+    capsys.readouterr()
+    assert "is damaged, these shards are not what was written: shard-00003;" in fails([*words(reference), "--verify"])
+    # What is hashed anew is compared before: nothing damaged gets a fresh hash.
+    shutil.rmtree(reference / "shard-00001")
+    assert "not what was written: shard-00003" in fails(words(reference))
+
+
+@pytest.mark.parametrize("format_", ["npz", "parquet"])
+def test_truncated_shards_are_named(format_, words, tmp_path, fails, capsys):
+    out = tmp_path / "out"
+    assert main(words(out, format=format_)) == 0
+    capsys.readouterr()
+    path = out / f"shard-00001.{format_}"
+    path.write_bytes(path.read_bytes()[:-50])
+    assert f"{path} is damaged" in fails(words(out, format=format_))
+
+
+@pytest.mark.parametrize("name", ["settings.json", "manifest.json"])
+def test_files_of_somebody_else_are_left_alone(name, words, tmp_path, fails):
+    (tmp_path / name).write_text('{"mine": 1}')
+    assert f"holds a {name} that is not of `fqgan sample`" in fails(words(tmp_path))
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize("damage", ["{", '{"weights_sha256": "x"}', '{"weights_sha256": "x", "num": "a"}'])
+def test_damaged_manifests_are_refused(damage, words, reference, fails):
+    (reference / "manifest.json").write_text(damage)
+    assert re.search("manifest.json is damaged|holds images of other settings", fails(words(reference)))

@@ -13,7 +13,7 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from fqgan_hf.modeling.configuration_far import HEAD_TYPES, FARConfig
-from fqgan_hf.modeling.generation_far import guidance_weights, select_codes
+from fqgan_hf.modeling.generation_far import NO_CODE, guidance_weights, select_codes
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 
 
@@ -164,6 +164,35 @@ def test_sampling_follows_the_distribution_and_never_takes_impossible_codes():
     edge = torch.tensor([0.0, 1.0 - 2**-53], dtype=torch.float64)
     masked = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).expand(2, 4)
     assert select_codes(masked, edge).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("do_sample", [True, False])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_logits_that_are_not_finite_raise(do_sample, streamed):
+    """They gave the last code everywhere. Weights that overflow in half precision, or far too much guidance."""
+    model = tiny()
+    extras = {"return_dict_in_generate": True} if streamed else {}
+    settings = {"class_labels": [1, 2], "do_sample": do_sample, **extras}
+    with torch.no_grad():
+        model.lm_heads[1].weight[3] = torch.inf
+    with pytest.raises(ValueError, match="logits of image 0 are not finite at position 0, codebook 1"):
+        model.generate(**settings)
+    model = tiny()
+    with pytest.raises(ValueError, match="are not finite at position 0, codebook 0: guidance_scale is too large"):
+        model.generate(**settings, guidance_scale=3e38)
+    with torch.no_grad():
+        model.code_embedding.weight.fill_(torch.nan)  # the second position is the first to see them
+    with pytest.raises(ValueError, match="position 0, codebook 1"):
+        model.generate(**settings)
+
+
+@pytest.mark.parametrize("uniform", [None, 0.5])
+def test_no_distribution_gives_no_code(uniform):
+    scores = torch.tensor(
+        [[0.0, 1.0], [0.0, torch.nan], [torch.inf, 0.0], [-torch.inf, -torch.inf], [-torch.inf, 0.0]]
+    )
+    uniforms = None if uniform is None else torch.full((5,), uniform, dtype=torch.float64)
+    assert select_codes(scores, uniforms).tolist() == [1, NO_CODE, NO_CODE, NO_CODE, 1]
 
 
 def test_top_k_and_temperature_act_by_codebook():

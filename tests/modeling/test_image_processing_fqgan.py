@@ -163,6 +163,13 @@ class TestLoadImage:
         assert Image.open(path).mode == "F"
         assert np.asarray(load_image(path))[0, :, 0].tolist() == [0, 128, 255]
 
+    @pytest.mark.parametrize("limit", [1, 255, 65535])
+    def test_float_tiff_that_a_filter_overshot(self, tmp_path, limit):
+        """One value of 1.0001 made the whole picture black: its range was taken for [0, 255]."""
+        path = tmp_path / "float.tiff"
+        Image.fromarray(np.array([[-0.001, 0, 0.5, 1, 1.0001]], dtype=np.float32) * limit).save(path)
+        assert np.asarray(load_image(path))[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
     @pytest.mark.parametrize(
         ("values", "message"),
         [
@@ -170,6 +177,8 @@ class TestLoadImage:
             (np.array([[0, 70000]], dtype=np.int32), "mode I.*got \\[0, 70000\\]"),
             (np.array([[-0.5, 0.5]], dtype=np.float32), "mode F.*got \\[-0.5, 0.5\\]"),
             (np.array([[0.0, np.nan]], dtype=np.float32), "finite"),
+            (np.array([[0.0, 1.5]], dtype=np.float32), "mode F.*got \\[0, 1.5\\]"),
+            (np.array([[0.0, 1023]], dtype=np.float32), "mode F.*got \\[0, 1023\\]"),
         ],
     )
     def test_values_without_a_known_scale_are_refused(self, values, message):
@@ -301,6 +310,16 @@ class TestInputs:
             dtype = np.uint8 if scale == 1 else np.float32
             assert to_8_bit(processor((clear * scale).astype(dtype)).pixel_values).min() == 255
             assert np.abs(to_8_bit(processor((half * scale).astype(dtype)).pixel_values).astype(int) - 127).max() <= 1
+
+    @pytest.mark.parametrize("kind", [np.matrix, np.ma.MaskedArray, np.memmap], ids=lambda kind: kind.__name__)
+    def test_kinds_of_arrays(self, processor, kind, tmp_path):
+        """np.matrix stays two-dimensional whatever is asked of it: its pixels went to where no memory was."""
+        grey = noise(16, 16, 1)[..., 0]
+        image = grey.view(kind)
+        if kind is np.memmap:
+            image = np.memmap(tmp_path / "image", grey.dtype, "w+", shape=grey.shape)
+            image[:] = grey
+        assert torch.equal(processor(image).pixel_values, processor(grey).pixel_values)
 
     def test_16_bit_arrays_keep_their_precision(self, processor):
         ramp = np.arange(256, dtype=np.uint16).reshape(16, 16) + 30000  # within one 8-bit level
@@ -447,6 +466,8 @@ class TestSettings:
         [
             ({"size": 100}, "size must be divisible by multiple_of = 16, got 100"),
             ({"size": 0}, "size must be None, a positive integer or .*, got 0"),
+            ({"size": 16_000}, "size must have at most max_pixels = 89,478,485 pixels, got 16000"),
+            ({"size": {"height": 10**9, "width": 16}}, "size must have at most max_pixels"),
             ({"size": [32, 32]}, r"size must be None, a positive integer or .*got \[32, 32\]"),
             ({"size": {"shortest_edge": 32}}, 'size must have the keys "height" and "width"'),
             ({"size": {"height": 32, "width": 2.5}}, r'size\["width"\] must be a positive integer, got 2.5'),

@@ -192,26 +192,72 @@ def test_incomplete_or_broken_checkpoints_are_refused(tmp_path):
         broken(lambda w: w.update(surplus=torch.zeros(1)))
     with pytest.raises(ValueError, match="non-finite weights in norm.weight"):
         broken(lambda w: w.update({"norm.weight": torch.full((32,), torch.inf)}))
+    with pytest.raises(ValueError, match="norm.weight must be of a floating type .*, got I64"):
+        broken(lambda w: w.update({"norm.weight": torch.ones(32).long()}))
+    with pytest.raises(ValueError, match=r"do not fit the configuration .* norm.weight \(31,\) instead of \(32,\)"):
+        broken(lambda w: w.update({"norm.weight": torch.ones(31)}))
     save_file(weights, path, metadata={"format": "pt"})
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(Exception, match="(?i)incomplete|invalid|corrupt"):
+    with pytest.raises(ValueError, match="model.safetensors is damaged"):
         FARForImageGeneration.from_pretrained(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_a_configuration_that_asks_for_more_than_its_weights_hold_is_refused_at_once(tmp_path):
+    """Nothing is allocated for it: that many parameters would not fit into any machine."""
+    tiny().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "hidden_size": 2**16, "intermediate_size": 2**18, "num_hidden_layers": 500}))
+    with pytest.raises(ValueError, match=r"not a complete FARForImageGeneration .* missing keys, among them layers"):
+        FARForImageGeneration.from_pretrained(tmp_path)
+    path.write_text(json.dumps({**config, "codebook_size": 2**24}))
+    with pytest.raises(ValueError, match="do not fit the configuration beside them: .* code_embedding.weight"):
+        FARForImageGeneration.from_pretrained(tmp_path)
+
+
+def test_pickles_are_not_loaded(tmp_path):
+    model = tiny()
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="pytorch_model.bin is a pickle, which is not loaded"):
+        FARForImageGeneration.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        FARForImageGeneration.from_pretrained(tmp_path, use_safetensors=False)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"head_type": "rnn"}, "head_type must be one of"),
-        ({"num_codebooks": 0}, "num_codebooks must be at least 1, got 0"),
+        ({"num_codebooks": 0}, r"num_codebooks must be an integer in \[1, 64\], got 0"),
+        ({"num_hidden_layers": 10**9}, r"num_hidden_layers must be an integer in \[1, 1,024\], got 1000000000"),
+        ({"hidden_size": "32"}, "hidden_size must be an integer in .*, got '32'"),
+        ({"hidden_size": 32.0}, "hidden_size must be an integer in .*, got 32.0"),
+        ({"num_codebooks": True}, "num_codebooks must be an integer in .*, got True"),
+        ({"rope_theta": float("nan")}, "rope_theta must be a number in .*, got nan"),
+        ({"num_labels": 10**9}, "num_labels must be an integer in .*, got 1000000000"),
+        ({"id2label": [1]}, r"id2label must map class ids to names, got \[1\]"),
+        ({"id2label": {"x": "y"}}, "id2label must map class ids to names"),
+        ({"dtype": "float99"}, "dtype must be a type of torch's tensors such as 'float32', got 'float99'"),
+        ({"tokenizer_fingerprint": 3}, "tokenizer_fingerprint must be a string or None, got 3"),
+        ({"num_head_layer": 4}, "FARConfig has no setting num_head_layer: did you mean num_head_layers"),
         ({"hidden_size": 36}, r"hidden_size must be a multiple of 4 \* num_attention_heads"),
         ({"num_key_value_heads": 3, "num_attention_heads": 8}, "num_key_value_heads must divide"),
-        ({"class_dropout": 1.0}, r"class_dropout must be in \[0, 1\), got 1.0"),
+        ({"class_dropout": 1.0}, "class_dropout must be below 1, got 1.0"),
+        ({"class_dropout": -0.1}, r"class_dropout must be a number in \[0, 1\], got -0.1"),
         ({"num_head_layers": 0}, "num_head_layers must be at least 1"),
     ],
 )
 def test_bad_configurations_are_named(settings, message):
-    with pytest.raises(Exception, match=message):  # the library wraps the ValueError in its own validation error
+    with pytest.raises(ValueError, match=message):
         tiny(**settings)
+
+
+def test_whole_numbers_are_numbers():
+    """As some programs write JSON."""
+    assert tiny(rope_theta=10000).config.rope_theta == 10000.0
+    assert isinstance(tiny(rope_theta=10000, token_dropout=0).config.rope_theta, float)
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,15 @@ def test_bf16_model_works_and_its_codes_are_those_of_its_own_latents():
         (lambda m: m.decode_codes(torch.full((1, 2, 4, 4), -1)), r"codes must be in \[0, 31\]"),
         (lambda m: m.decode_codes(torch.zeros(1, 2, 4, 4).long(), codebooks=[2]), r"codebooks must be .* \[0, 1\]"),
         (lambda m: m.decode_codes(torch.zeros(1, 2, 4, 4).long(), codebooks=[]), "codebooks must be"),
-        (lambda m: tiny(0), "num_codebooks must be an integer of at least 1, got 0"),
+        (lambda m: tiny(0), r"num_codebooks must be an integer in \[1, 64\], got 0"),
+        (lambda m: tiny(2, layers_per_block=10**9), r"layers_per_block must be an integer in \[1, 64\]"),
+        (lambda m: tiny(2, block_out_channels=16), "block_out_channels must be a list of 1 to 10 widths, got 16"),
+        (lambda m: tiny(2, block_out_channels=(16,) * 11), "block_out_channels must be a list of 1 to 10 widths"),
+        (lambda m: tiny(2, block_out_channels=(16, "16")), "block_out_channels must be an integer in"),
+        (lambda m: tiny(2, act_fn="rle"), "act_fn must be one of swish, silu, .*, got 'rle'"),
+        (lambda m: tiny(2, entropy_temperature=0), "entropy_temperature must be a number in"),
+        (lambda m: tiny(2, feature_dims=8), r"feature_dims must have one entry per codebook \(2\), got 8"),
+        (lambda m: FQGANModel.from_config({"num_codebook": 3}), "no setting num_codebook: did you mean num_codebooks"),
         (lambda m: tiny(2, sample_size=18), "sample_size must be a multiple of the downsampling factor 4"),
         (lambda m: tiny(2, norm_num_groups=5), "divisible by norm_num_groups = 5"),
         (lambda m: tiny(2, adapter_num_heads=5), "adapter_num_heads must divide"),
@@ -274,6 +282,20 @@ def test_bf16_model_works_and_its_codes_are_those_of_its_own_latents():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(tiny())
+
+
+def test_latents_that_are_not_finite_raise():
+    """They were quantized to some code in silence."""
+    model = tiny()
+    pixels = torch.rand(2, 3, 16, 16)
+    pixels[1, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="latents of these images are not finite: pixel_values hold NaN"):
+        model.encode(pixels)
+    model.encode(pixels, return_losses=True)  # training counts such steps and goes on
+    with torch.no_grad():
+        model.encoder.conv_in.weight.fill_(6e4)
+    with pytest.raises(ValueError, match="or weights overflow in torch.float16"):
+        model.half().encode(torch.ones(1, 3, 16, 16).half())
 
 
 def test_save_and_load(tmp_path):
@@ -319,7 +341,44 @@ def test_incomplete_or_broken_checkpoints_are_refused(tmp_path):
         broken(lambda w: w.update(surplus=torch.zeros(1)))
     with pytest.raises(ValueError, match="non-finite weights in decoder.conv_out.bias"):
         broken(lambda w: w.update({"decoder.conv_out.bias": torch.full((3,), torch.nan)}))
+    with pytest.raises(ValueError, match="decoder.conv_out.bias must be of a floating type .*, got I64"):
+        broken(lambda w: w.update({"decoder.conv_out.bias": torch.zeros(3).long()}))
     save_file(weights, path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(OSError, match="diffusion_pytorch_model.safetensors"):
+    with pytest.raises(ValueError, match="diffusion_pytorch_model.safetensors is damaged"):
         FQGANModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_a_configuration_that_asks_for_more_than_its_weights_hold_is_refused_at_once(tmp_path):
+    """Nothing is allocated for it: that many parameters would not fit into any machine."""
+    tiny().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "codebook_size": 2**24, "codebook_dim": 4096}))
+    with pytest.raises(ValueError, match=r"do not fit the configuration .* instead of \(4096, 16, 1, 1\)"):
+        FQGANModel.from_pretrained(tmp_path)
+
+
+def test_damaged_shards_are_named(tmp_path):
+    tiny().save_pretrained(tmp_path, max_shard_size="50KB")
+    index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
+    content = index.read_text()
+    shard = sorted(tmp_path.glob("*-of-*.safetensors"))[1]
+    shard.rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=f"lacks '{shard.name}', which {index.name} names"):
+        FQGANModel.from_pretrained(tmp_path)
+    for damage in (content[:50], "[1]", '{"weight_map": 3}', content.replace(shard.name, "../" + shard.name)):
+        index.write_text(damage)
+        with pytest.raises((ValueError, FileNotFoundError), match=r"index.json is damaged|lacks '\.\./"):
+            FQGANModel.from_pretrained(tmp_path)
+
+
+def test_pickles_are_not_loaded(tmp_path):
+    model = tiny()
+    model.save_config(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "diffusion_pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="diffusion_pytorch_model.bin is a pickle, which is not loaded"):
+        FQGANModel.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        FQGANModel.from_pretrained(tmp_path, use_safetensors=False)
