@@ -53,13 +53,14 @@ def run_command(program: str, function: Callable[[], object], debug: bool = Fals
             sys.stdout.flush()
             raise_if_interrupted()  # a run that should have ended before did not do what was asked
     except KeyboardInterrupt:
-        print(f"\n{program}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _say_interrupted(program)
     except BrokenPipeError:
         # The reader went away (`fqgan info ... | head -1`): nothing is left to be said, and nowhere to say it.
         _discard_output()
         return 1
     except Exception as error:
+        if _interrupted.is_set():  # what a library made of it
+            return _say_interrupted(program)
         if debug:
             raise
         message = first_line(error)
@@ -72,6 +73,11 @@ def run_command(program: str, function: Callable[[], object], debug: bool = Fals
         _discard_output()  # a full disk: Python would try again at its end, and complain again
         return 1
     return 0
+
+
+def _say_interrupted(program: str) -> int:
+    print(f"\n{program}: interrupted", file=sys.stderr)
+    return INTERRUPTED
 
 
 def leave(status: int) -> NoReturn:

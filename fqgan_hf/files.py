@@ -50,6 +50,19 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def named_errors(path: str | os.PathLike) -> Iterator[None]:
+    """What tells of a disk that is full or read-only becomes an `OSError` that names `path`."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors has an error of its own, whose import takes longer than all of this file.
+        is_disk = isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
+        if not is_disk or str(path) in str(error):
+            raise
+        raise OSError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+@contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     A temporary name beside `path`, with its suffix, for a file or a folder that becomes `path` when the block ends.
@@ -64,21 +77,22 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         OSError: It cannot be written.
     """
     path = Path(path)
-    _refuse_devices(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In a folder of its own: under its own name, and in nobody's way.
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent))
-    try:
-        temporary = staging / path.name
-        yield temporary
-        for part in (*temporary.rglob("*"), temporary):
-            fsync(part)
-        if path.is_dir() and not path.is_symlink():
-            path.replace(staging / "replaced")
-        temporary.replace(path)
-        fsync(path.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with named_errors(path):
+        _refuse_devices(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # In a folder of its own: under its own name, and in nobody's way.
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent))
+        try:
+            temporary = staging / path.name
+            yield temporary
+            for part in (*temporary.rglob("*"), temporary):
+                fsync(part)
+            if path.is_dir() and not path.is_symlink():
+                path.replace(staging / "replaced")
+            temporary.replace(path)
+            fsync(path.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_writable(path: str | os.PathLike) -> None:
@@ -92,15 +106,14 @@ def check_writable(path: str | os.PathLike) -> None:
     """
     path, missing = Path(path), []
     try:
-        _refuse_devices(path)
-        missing += [folder for folder in path.parents if not folder.exists()]
-        if (found := path.parents[len(missing)]).is_file():
-            raise NotADirectoryError(f"{found} is a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".tmp") as folder:
-            Path(folder, path.name).write_bytes(b"\0")
-    except OSError as error:
-        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+        with named_errors(path):
+            _refuse_devices(path)
+            missing += [folder for folder in path.parents if not folder.exists()]
+            if (found := path.parents[len(missing)]).is_file():
+                raise NotADirectoryError(f"{found} is a file")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".tmp") as folder:
+                Path(folder, path.name).write_bytes(b"\0")
     finally:
         for folder in missing:
             with contextlib.suppress(OSError):
@@ -128,6 +141,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):

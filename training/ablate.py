@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fqgan_hf.failures import leave
 from fqgan_hf.training.ablation_report import TABLE3, TABLE4
 from fqgan_hf.training.arguments import check_at_least, check_seed, check_values, option, parse_arguments, run_script
 from fqgan_hf.training.preflight import check_dataset, check_model, check_output_dir
@@ -144,4 +145,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    leave(run_script(main))

@@ -24,9 +24,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from fqgan_hf.failures import first_line
-from fqgan_hf.files import MANIFEST, fsync, publish_files, sha256, write_json
+from fqgan_hf.files import MANIFEST, fsync, named_errors, publish_files, sha256, write_json
 from fqgan_hf.training.resuming import check_resumable, list_checkpoints, read_checkpoint
-from fqgan_hf.training.writing import named_errors
 
 
 logger = get_logger(__name__)

@@ -25,12 +25,11 @@ from datasets.data_files import DataFilesList
 from torch.utils.data import Dataset
 
 from fqgan_hf.failures import first_line
-from fqgan_hf.files import MANIFEST, sha256, write_json
+from fqgan_hf.files import MANIFEST, atomic_path, sha256, write_json
 from fqgan_hf.modeling.modeling_far import grid_to_sequence
 from fqgan_hf.training.codes_manifest import CodesManifest
 from fqgan_hf.training.crops import draw_view
 from fqgan_hf.training.data import check_bad_share
-from fqgan_hf.training.writing import atomic_file
 
 
 EXTRACTION_KEY = b"fqgan_hf.extraction"
@@ -74,7 +73,7 @@ def write_shard(
             "codes": pa.FixedSizeListArray.from_arrays(values, int(np.prod(manifest.shape))),
         }
     ).replace_schema_metadata({EXTRACTION_KEY: manifest.identity(), SKIPPED_KEY: json.dumps(list(skipped)).encode()})
-    with atomic_file(path) as temporary:
+    with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 

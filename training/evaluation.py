@@ -10,10 +10,10 @@ FID, which means one particular Inception network.
 """
 
 import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fqgan_hf.failures import leave
 from fqgan_hf.files import write_json
 from fqgan_hf.training.arguments import (
     ImageDataArguments,
@@ -74,4 +74,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    leave(run_script(main))

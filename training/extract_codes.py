@@ -8,10 +8,10 @@ Writes parquet shards and `manifest.json` (see `fqgan_hf.training.codes`). Any n
 rows; a run that was stopped goes on where it was when started again.
 """
 
-import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fqgan_hf.failures import leave
 from fqgan_hf.training.arguments import ImageDataArguments, check_at_least, option, parse_arguments, run_script
 from fqgan_hf.training.preflight import check_images, check_model, check_output_dir
 
@@ -49,4 +49,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    leave(run_script(main))

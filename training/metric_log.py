@@ -9,10 +9,10 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from fqgan_hf.files import atomic_path, named_errors
 from fqgan_hf.training.loop import TrainingPlan
 from fqgan_hf.training.metrics_file import read_metrics
 from fqgan_hf.training.plots import plot_losses
-from fqgan_hf.training.writing import atomic_file, named_errors
 
 
 class MetricLog:
@@ -50,7 +50,7 @@ class MetricLog:
         self._reset(first_step)
         if accelerator.is_main_process:
             kept = [record for record in read_metrics(self.path) if record["step"] <= first_step] if first_step else []
-            with atomic_file(self.path) as temporary:
+            with atomic_path(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
             if first_step == 0:
                 for path in self.path.parent.glob("bad_images*.txt"):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from fqgan_hf.files import atomic_path
 from fqgan_hf.training.metrics_file import read_metrics
-from fqgan_hf.training.writing import atomic_file
 
 
 COLUMNS = 3
@@ -46,5 +46,5 @@ def plot_losses(metrics_path: str | Path, picture_path: str | Path) -> None:
         if len(lines) > 1:
             axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
-    with atomic_file(picture_path) as temporary:
+    with atomic_path(picture_path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from fqgan_hf.analysis import image_grid
+from fqgan_hf.files import atomic_path
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pipeline_far import FARPipeline
-from fqgan_hf.training.writing import atomic_file
 
 
 SAMPLES_PER_CLASS = 4
@@ -70,5 +70,5 @@ def save_samples(
     model.train(training)
     rows = [images[i : i + SAMPLES_PER_CLASS] for i in range(0, len(images), SAMPLES_PER_CLASS)]
     names = [str(model.config.id2label.get(label, label)) for label in classes]
-    with atomic_file(path) as temporary:
+    with atomic_path(path) as temporary:
         image_grid(rows, row_captions=names).save(temporary)

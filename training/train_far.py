@@ -11,10 +11,10 @@ in `output_dir` loads with `FARForImageGeneration.from_pretrained`; beside it ar
 --resume_from_checkpoint latest).
 """
 
-import sys
 from dataclasses import dataclass
 from typing import Literal
 
+from fqgan_hf.failures import leave
 from fqgan_hf.training.arguments import (
     ImageDataArguments,
     TrainingArguments,
@@ -95,4 +95,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    leave(run_script(main))

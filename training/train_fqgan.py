@@ -9,10 +9,10 @@ a preset. The result in `output_dir` loads with `FQGANModel.from_pretrained`; be
 each --logging_steps), `validation/` (pictures) and `checkpoint-*` (to go on with --resume_from_checkpoint latest).
 """
 
-import sys
 from dataclasses import dataclass
 from typing import Literal
 
+from fqgan_hf.failures import leave
 from fqgan_hf.training.arguments import (
     LPIPS_NAME,
     TEACHER_KINDS,
@@ -121,4 +121,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    leave(run_script(main))

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from fqgan_hf.analysis import CodebookUsage, image_grid, psnr
+from fqgan_hf.files import atomic_path
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
-from fqgan_hf.training.writing import atomic_file
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def validate(accelerator, model, dataloader, folder: Path, step: int) -> dict[st
     if accelerator.is_main_process:
         rows = [FQGANImageProcessor().postprocess(images.float().cpu()) for images in shown]
         picture = image_grid(rows, row_captions=["original", "reconstruction"])
-        with atomic_file(folder / f"step-{step:08d}.png") as temporary:
+        with atomic_path(folder / f"step-{step:08d}.png") as temporary:
             picture.save(temporary)
     metrics = {
         "validation/psnr": torch.cat(ratios).mean().item(),

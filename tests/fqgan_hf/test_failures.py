@@ -75,6 +75,13 @@ def test_interrupt_that_is_swallowed(usual_interrupts, capsys):
             raise_if_interrupted()
             passed.append("went on")
 
+    def convert():
+        try:
+            interrupt()
+        except KeyboardInterrupt:
+            raise RuntimeError("worker is dead") from None
+
+    assert run_command("x", convert) == 130
     assert run_command("x", lambda: swallow(look=True)) == 130
     assert run_command("x", lambda: swallow(look=False)) == 130
     assert passed == ["swallowed", "swallowed"]
