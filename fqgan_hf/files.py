@@ -57,7 +57,7 @@ def named_errors(path: str | os.PathLike) -> Iterator[None]:
     except Exception as error:
         # safetensors has an error of its own, whose import takes longer than all of this file.
         is_disk = isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
-        if not is_disk or str(path) in str(error):
+        if not is_disk or "cannot be written" in str(error):
             raise
         raise OSError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 

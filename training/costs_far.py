@@ -23,7 +23,8 @@ class _Encoding(nn.Module):
         self.tokenizer = tokenizer
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.tokenizer.encode(pixel_values).codes
+        # Not `encode`: it looks at the values, and there are none.
+        return self.tokenizer.quantizer(self.tokenizer.encode_features(pixel_values))[2]
 
 
 def flops_per_image(model: FARForImageGeneration, encoder: FQGANModel | None = None, resolution: int = 256) -> float:
