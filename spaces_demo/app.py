@@ -3,361 +3,110 @@
 
     python spaces_demo/app.py --pipeline outputs/demo/pipeline
 
-On the Hub the model comes from the Space's variable FQGAN_PIPELINE: see README.md in this folder.
+On the Hub the model comes from the Space's variable FQGAN_PIPELINE: see README.md in this folder. The page is in
+page.py, what protects its visitors from each other in guard.py; here is the command, which loads these and their
+libraries, seconds of work, only once its arguments are found to be good.
 """
 
 import argparse
-import math
 import os
 import re
-import secrets
+import socket
 import sys
 from pathlib import Path
-from typing import Any
+
+from fqgan_hf.cli import OneLineParser, quiet_libraries, resolve_folder
+from fqgan_hf.facts import folder_kind
+from fqgan_hf.failures import first_line, run_command
 
 
-try:
-    import spaces  # ZeroGPU hardware has it; it must come before anything that may start CUDA
-except ImportError:
-    spaces = None
-
-import gradio as gr
-import numpy as np
-import torch
-from PIL import Image
-
-from fqgan_hf import FARPipeline, optimize
-from fqgan_hf.analysis import CodebookUsage, psnr
+def port(text: str) -> int:
+    """Argument type: a TCP port."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a whole number between 1 and 65535, got {text!r}")
+    return int(text)
 
 
-# What the page offers, and all that the handlers accept. `top_k` goes up to the codebook's size.
-MAX_IMAGES = 8
-MAX_SEED = 2**31 - 1
-GUIDANCE_SCALES = (0.0, 10.0)
-TEMPERATURES = (0.1, 2.0)
-TOP_PS = (0.05, 1.0)
-
-# Others that Pillow reads start programs (EPS) or are scarcely tested against hostile files.
-FILE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-
-MAX_WAITING = 32  # visitors in the queue; the next one is told that it is full
-FILES_KEPT_SECONDS = 3600
-LAUNCH_OPTIONS: dict[str, Any] = {
-    "theme": gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"]),
-    "css": """
-        .pictures .grid-wrap {min-height: 0 !important; max-height: none !important; overflow: visible !important}
-        .pictures .grid-container {grid-template-columns:
-            repeat(auto-fill, minmax(max(130px, 100% / (var(--grid-cols) + 0.5)), 1fr)) !important}
-        .pictures.small img {image-rendering: pixelated}
-        #table {--font-mono: var(--font)}
-    """,
-    "max_file_size": "20mb",
-    "footer_links": ["api", "gradio"],
-    "run_history": False,
-    "ssr_mode": False,
-}
+def device(text: str) -> str:
+    """Argument type: the name of a device. Whether this machine has it, torch will say."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f'must be "auto", "cpu", "cuda", "cuda:1", ... or "mps", got {text!r}')
+    return text
 
 
-def user_error(message: object) -> gr.Error:
-    """An error as the visitor sees it: one line, of reasonable length, and no traceback in the log."""
-    line = " ".join(str(message).split())
-    return gr.Error(line if len(line) <= 300 else line[:297] + "...", print_exception=False)
-
-
-def check_number(name: str, value: Any, minimum: float, maximum: float, whole: bool = False) -> Any:
-    """A number from the page or from anybody who calls the address behind it; NaN is in no range."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not minimum <= value <= maximum or (whole and value != int(value)):
-        kind = "a whole number" if whole else "a number"
-        raise user_error(f"{name} must be {kind} between {minimum:,} and {maximum:,}, got {value!r:.40}")
-    return int(value) if whole else float(value)
-
-
-def codebook_names(num_codebooks: int) -> list[str]:
-    """Names of K codebooks, visual first."""
-    known = {1: ["codebook"], 2: ["visual", "semantic"], 3: ["visual", "semantic mid", "semantic high"]}
-    return known.get(num_codebooks) or [f"codebook {k + 1}" for k in range(num_codebooks)]
-
-
-class Handlers:
-    """
-    What the buttons do.
-
-    On ZeroGPU the two private functions run in a process of their own, which holds the GPU only that long: nothing but
-    plain numbers, arrays and pictures goes in and out, and errors are `gr.Error`, of which alone the message survives.
-
-    Args:
-        pipeline ([`FARPipeline`]): Tokenizer and generator.
-    """
-
-    def __init__(self, pipeline: FARPipeline):
-        self.pipeline = pipeline
-        config = pipeline.vqmodel.config
-        self.names = codebook_names(config.num_codebooks)
-        self.top_ks = (0, config.codebook_size)
-        # Whatever the processor's own settings: at a photograph's full size the model would run out of memory.
-        size = pipeline.image_processor.size or config.sample_size
-        self.fit = {"size": size, "do_resize": True, "do_center_crop": True}
-        if spaces is not None:
-            # Upper limits: the first call also carries the weights to the GPU.
-            seconds = 20 + pipeline.transformer.config.num_positions // 10
-            self._generate = spaces.GPU(duration=seconds)(self._generate)
-            self._reconstruct = spaces.GPU(duration=20)(self._reconstruct)
-
-    def generate(
-        self, class_label, num_images, guidance_scale, temperature, top_k, top_p, seed, random_seed
-    ) -> tuple[list[tuple[Image.Image, str]], int]:
-        """
-        Images of one class, each with the seed that makes it alone, and the first of these seeds.
-
-        Args:
-            class_label (`int` or `str`): Id or name.
-            num_images (`int`): In [1, 8].
-            guidance_scale, temperature, top_p (`float`), top_k (`int`): One value for all codebooks.
-            seed (`int`): Image i is made from `seed + i`. Not read with `random_seed`.
-            random_seed (`bool`): Draw a seed.
-
-        Raises:
-            gr.Error: For any argument that is missing, of the wrong type or out of range.
-        """
-        label = self._check_label(class_label)
-        count = check_number("The number of images", num_images, 1, MAX_IMAGES, whole=True)
-        sampling = {
-            "guidance_scale": check_number("The guidance scale", guidance_scale, *GUIDANCE_SCALES),
-            "temperature": check_number("The temperature", temperature, *TEMPERATURES),
-            "top_k": check_number("Top-k", top_k, *self.top_ks, whole=True),
-            "top_p": check_number("Top-p", top_p, *TOP_PS),
-        }
-        if not isinstance(random_seed, bool):
-            raise user_error(f"Random seed must be true or false, got {random_seed!r:.40}")
-        seed = secrets.randbelow(MAX_SEED + 1) if random_seed else check_number("The seed", seed, 0, MAX_SEED, True)
-        images = self._generate(label, count, seed, sampling)
-        return [(image, f"seed {seed + i}") for i, image in enumerate(images)], seed
-
-    def tokenize(self, picture: dict | str | None) -> tuple[list[tuple[Image.Image, str]], list[list[str]]]:
-        """
-        A picture, its reconstruction from all codes and from each codebook's alone; and a table about them.
-
-        Args:
-            picture (`dict` or `str`): The uploaded file, as Gradio describes it or as a path.
-
-        Returns:
-            Pictures with captions, and rows of what was decoded, its PSNR, and how many different codes it has.
-
-        Raises:
-            gr.Error: If there is no picture, or it can't be read or is too large.
-        """
-        path = picture.get("path") if isinstance(picture, dict) else picture
-        if not path:
-            raise user_error("Upload a picture first")
-        try:
-            image = Image.open(path, formats=FILE_FORMATS)
-        except Exception as error:  # Pillow raises whatever a damaged header leads it to
-            raise user_error(f"The picture must be a {', '.join(FILE_FORMATS)} file that can be read") from error
-        try:
-            with image:
-                original = self.pipeline.image_processor(image, **self.fit)["pixel_values"]
-        except ValueError as error:
-            raise user_error(error) from error
-
-        num_codebooks, codebook_size = len(self.names), self.pipeline.vqmodel.config.codebook_size
-        samples, codes = map(torch.from_numpy, self._reconstruct(original.numpy()))
-        used = CodebookUsage(num_codebooks, codebook_size).update(codes).num_used.tolist()
-        used = [f"{number:,} of {codebook_size:,} at {codes[0, 0].numel():,} positions" for number in used]
-        captions = ["all codebooks", *self.names]
-        if num_codebooks == 1:
-            captions = ["reconstruction"]
-        else:
-            used.insert(0, "")
-        quality = psnr(original.expand_as(samples), samples).tolist()
-        quality = [f"{decibels:.2f}" if math.isfinite(decibels) else "no error" for decibels in quality]
-        pictures = self.pipeline.image_processor.postprocess(torch.cat([original, samples]))
-        return (
-            list(zip(pictures, ["original", *captions], strict=True)),
-            [list(row) for row in zip(captions, quality, used, strict=True)],
-        )
-
-    def _check_label(self, label: Any) -> int:
-        if isinstance(label, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", label):
-            label = int(label)
-        if not isinstance(label, (int, str)) or label == "":
-            raise user_error(f"Choose a class: an id or a name, got {label!r:.40}")
-        try:
-            return self.pipeline.get_label_ids(label)[0]
-        except ValueError as error:
-            raise user_error(error) from error
-
-    def _generate(self, label: int, count: int, seed: int, sampling: dict[str, float]) -> list[Image.Image]:
-        progress = gr.Progress()
-
-        def on_position(pipeline, step, timestep, tensors):
-            progress((step + 1, pipeline.num_timesteps), desc="Generating", unit="positions")
-            return {}
-
-        try:
-            return self.pipeline(
-                label,
-                num_images_per_label=count,
-                generator=[torch.Generator().manual_seed(seed + i) for i in range(count)],
-                callback_on_step_end=on_position,
-                **sampling,
-            ).images
-        except ValueError as error:
-            raise user_error(error) from error
-
-    @torch.no_grad()
-    def _reconstruct(self, pixel_values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels `(1, 3, H, W)` -> samples from all codebooks and from each alone, codes `(1, K, h, w)`."""
-        model = self.pipeline.vqmodel
-        codes = model.encode(torch.from_numpy(pixel_values).to(model.device, model.dtype)).codes
-        selections = [None] if len(self.names) == 1 else [None, *([k] for k in range(len(self.names)))]
-        samples = torch.cat([model.decode_codes(codes, codebooks=selection).sample for selection in selections])
-        return samples.float().cpu().numpy(), codes.cpu().numpy()
-
-
-def label_choices(pipeline: FARPipeline) -> list[tuple[str, int]]:
-    """Every class as "7 · seven" with its id: typing either part finds it."""
-    config = pipeline.transformer.config
-    names = {int(key): name for key, name in (config.id2label or {}).items()}
-    choices = []
-    for label in range(config.num_classes):
-        # transformers invents LABEL_0, LABEL_1, ... for a configuration without names.
-        name = names.get(label, f"LABEL_{label}")
-        name = f"class {label}" if name == f"LABEL_{label}" else f"{label} · {name.replace('_', ' ')}"
-        choices.append((name, label))
-    return choices
-
-
-def describe(pipeline: FARPipeline) -> str:
-    """The page's heading, in Markdown."""
-    tokenizer, generator = pipeline.vqmodel.config, pipeline.transformer.config
-    count = tokenizer.num_codebooks
-    codes = "one code" if count == 1 else f"{count} codes, one from each codebook"
-    return (
-        "# Factorized image codes\n"
-        f"[FQGAN](https://arxiv.org/abs/2411.16681) writes a {tokenizer.sample_size}×{tokenizer.sample_size} image as "
-        f"{generator.grid_height}×{generator.grid_width} positions with {codes} of {tokenizer.codebook_size:,}; "
-        f"FAR generates these codes for any of {generator.num_classes:,} classes."
-    )
-
-
-def build_app(pipeline: FARPipeline) -> gr.Blocks:
-    """
-    The page, with its queue.
-
-    Args:
-        pipeline ([`FARPipeline`]): The model, on the device where it is to run. Its progress bar is switched off.
-
-    Returns:
-        `gr.Blocks`: Launch it with `LAUNCH_OPTIONS`.
-    """
-    pipeline.set_progress_bar_config(disable=True)
-    handlers = Handlers(pipeline)
-    # Enlarged by the browser, small images would blur.
-    pictures = ["pictures", "small"] if pipeline.vqmodel.config.sample_size < 128 else ["pictures"]
-    num_codebooks = len(handlers.names)
-    # The handlers see what was sent as it was sent, so that every mistake gets their clear answer. Paths of uploads
-    # are checked by Gradio all the same. One model: one call at a time, whichever button it came from.
-    shared = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
-
-    with gr.Blocks(
-        title="FQGAN and FAR", analytics_enabled=False, delete_cache=(FILES_KEPT_SECONDS, FILES_KEPT_SECONDS)
-    ) as app:
-        gr.Markdown(describe(pipeline))
-        with gr.Tab("Generate"), gr.Row():
-            with gr.Column(scale=2, min_width=320):
-                label = gr.Dropdown(
-                    label_choices(pipeline),
-                    value=0,
-                    label="Class",
-                    info="Type a part of the name, or the id",
-                    elem_id="class",
-                )
-                num_images = gr.Slider(1, MAX_IMAGES, value=4, step=1, label="Images")
-                guidance_scale = gr.Slider(
-                    *GUIDANCE_SCALES, value=2.0, step=0.1, label="Guidance scale", info="Fidelity to the class; 1: off"
-                )
-                with gr.Row(equal_height=True):
-                    seed = gr.Number(
-                        0, minimum=0, maximum=MAX_SEED, step=1, label="Seed", min_width=120, elem_id="seed"
-                    )
-                    random_seed = gr.Checkbox(True, label="Random", min_width=120)
-                generate = gr.Button("Generate", variant="primary", elem_id="generate")
-                with gr.Accordion("Sampling", open=False):
-                    temperature = gr.Slider(*TEMPERATURES, value=1.0, step=0.05, label="Temperature")
-                    top_k = gr.Slider(*handlers.top_ks, value=0, step=1, label="Top-k", info="0: all codes")
-                    top_p = gr.Slider(*TOP_PS, value=1.0, step=0.01, label="Top-p", info="1: all codes")
-            with gr.Column(scale=5, min_width=320):
-                images = gr.Gallery(
-                    show_label=False, format="png", columns=4, height="auto", object_fit="contain",
-                    interactive=False, elem_id="images", elem_classes=pictures,
-                )  # fmt: skip
-        with gr.Tab("Tokenize"), gr.Row():
-            with gr.Column(scale=2, min_width=320):
-                picture = gr.Image(
-                    label="Picture", format="png", type="filepath", sources=["upload", "clipboard"], height=320,
-                    elem_id="picture",
-                )  # fmt: skip
-                tokenize = gr.Button("Tokenize", variant="primary", elem_id="tokenize")
-            with gr.Column(scale=5, min_width=320):
-                decoded = gr.Gallery(
-                    show_label=False, format="png", columns=min(2 + num_codebooks, 5), height="auto",
-                    object_fit="contain", interactive=False, elem_id="decoded", elem_classes=pictures,
-                )  # fmt: skip
-                if num_codebooks > 1:
-                    gr.Markdown("Of one codebook alone: the codes of the others are replaced by their average.")
-                table = gr.Dataframe(
-                    headers=["Decoded from", "PSNR (dB)", "Different codes used"], interactive=False,
-                    column_count=3, buttons=[], elem_id="table",
-                )  # fmt: skip
-        inputs = [label, num_images, guidance_scale, temperature, top_k, top_p, seed, random_seed]
-        generate.click(
-            handlers.generate, inputs, [images, seed], api_name="generate", show_progress_on=images, **shared
-        )
-        tokenize.click(
-            handlers.tokenize, picture, [decoded, table], api_name="tokenize", show_progress_on=decoded, **shared
-        )
-    return app.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
-
-
-def load_pipeline(name: str, device: str) -> FARPipeline:
-    """
-    A pipeline from a local folder or from the Hub.
-
-    Raises:
-        FileNotFoundError: If `name` is neither a folder nor looks like a Hub id.
-        OSError, ValueError: If it can't be loaded.
-    """
-    if not Path(name).is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
-        raise FileNotFoundError(f"there is no folder {name}, and it is no Hub id of the form user/name")
-    pipeline = FARPipeline.from_pretrained(name).to(device)
-    return optimize(pipeline, compile=False)  # ZeroGPU knows no torch.compile
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="The Gradio Space of fqgan-hf.")
+def build_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(prog="app.py", description="The Gradio Space of fqgan-hf.")
     parser.add_argument(
         "--pipeline",
         default=os.environ.get("FQGAN_PIPELINE"),
         help="FARPipeline: a folder or a Hub id; default: the environment variable FQGAN_PIPELINE",
     )
     parser.add_argument("--host", help="address to listen on; default: this machine only, all on the Hub")
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--port", type=port, help="default: the first free one from 7860")
     parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s"
+        "--device", type=device, default="auto", help='"cpu", "cuda", "cuda:1", "mps"; default: a GPU if there is one'
     )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def check_address(host: str | None, port: int | None) -> None:
+    """Raise `OSError` if nothing can listen there."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host or "127.0.0.1", port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        where = " and ".join(f"--{name} {value}" for name, value in (("host", host), ("port", port)) if value)
+        raise OSError(f"cannot listen on {where or '127.0.0.1'}: {error.strerror or error}") from error
+
+
+def find_pipeline(name: str) -> Path:
+    """The folder of a `FARPipeline`, downloaded if need be; raises `ValueError` if there is none."""
+    try:
+        folder = resolve_folder(name)
+        kind = folder_kind(folder)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load the model {name}: {first_line(error)}") from error
+    if kind != "FARPipeline":
+        raise ValueError(f"--pipeline must be a FARPipeline (tokenizer and generator), {name} is a {kind}")
+    return folder
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Load the model and show the page until Ctrl-C."""
+    check_address(options.host, options.port)
+    folder = find_pipeline(options.pipeline)
+    from page import LAUNCH_OPTIONS, build_app, load_pipeline
+
+    quiet_libraries(options)
+    app = build_app(load_pipeline(folder, options.device))
+    app.launch(server_name=options.host, server_port=options.port, **LAUNCH_OPTIONS)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """
+    Run the command.
+
+    Args:
+        arguments (`list[str]`, *optional*): By default those of the process.
+
+    Returns:
+        `int`: The exit status.
+    """
+    parser = build_parser()
     options = parser.parse_args(arguments)
     if not options.pipeline:
         parser.error(
             "no model: pass --pipeline or set FQGAN_PIPELINE to a FARPipeline, a folder or a Hub id "
             "(`fqgan demo` trains one into outputs/demo/pipeline)"
         )
-    try:
-        pipeline = load_pipeline(options.pipeline, options.device)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: cannot load the model {options.pipeline}: {' '.join(str(error).split())}")
-    build_app(pipeline).launch(server_name=options.host, server_port=options.port, **LAUNCH_OPTIONS)
+    return run_command(parser.prog, lambda: serve(options), options.debug)
 
 
 if __name__ == "__main__":
-    main()
+    status = main()
+    sys.stdout.flush()
+    # Gradio leaves threads behind, and Python aborts when it ends while one of them is, say, importing a library.
+    os._exit(status)

@@ -1,20 +1,18 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The Space: its handlers called directly, over HTTP, as the Hub starts it, and by clicks in a real browser."""
+"""The Space: its handlers called directly, over HTTP, its command, and as the Hub starts it."""
 
-import contextlib
-import importlib.util
 import io
 import json
 import math
 import os
 import re
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
+import uuid
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -22,23 +20,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from serving import Server, file_data, free_port, make_picture, make_pipeline, started, wait_for
 
-from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel, FQGANPipeline
+from fqgan_hf import FQGANPipeline
 
 
 gr = pytest.importorskip("gradio", reason="the Space needs gradio: pip install -e '.[space]'")
 gradio_client = pytest.importorskip("gradio_client")
 
-NAMES = [
-    "tench, Tinca tinca",
-    "goldfish",
-    "golden_retriever",
-    "crane",
-    "crane",
-    *(f"animal {i}" for i in range(5, 10)),
-]
 # class_label, num_images, guidance_scale, temperature, top_k, top_p, seed, random_seed
-GOOD = [2, 2, 2.0, 1.0, 0, 1.0, 7, False]
+GOOD = Server.GOOD
 BAD = {
     "unknown name": (0, "goldfsh", "goldfish"),
     "ambiguous name": (0, "crane", r"\[3, 4\]"),
@@ -47,7 +38,7 @@ BAD = {
     "class beyond the last": (0, 10, r"\[0, 9\]"),
     "negative class": (0, "-1", r"\[0, 9\]"),
     "class as a fraction": (0, 1.5, "Choose a class"),
-    "class as a list": (0, [1, 2], "Choose a class"),
+    "class as a list": (0, [1, 2], "Choose a class|Class must be a single value, got a list"),
     "class as a truth value": (0, True, "class"),
     "no images": (1, 0, "between 1 and 8"),
     "nine images": (1, 9, "between 1 and 8"),
@@ -72,82 +63,30 @@ BAD = {
 }
 
 
-def make_pipeline(num_codebooks: int = 2, size: int | None = 16, **processor) -> FARPipeline:
-    torch.manual_seed(num_codebooks)
-    vqmodel = FQGANModel(
-        block_out_channels=(32, 32, 32), norm_num_groups=8, latent_channels=16, sample_size=16, layers_per_block=1,
-        num_codebooks=num_codebooks, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
-    ).eval()  # fmt: skip
-    config = FARConfig(
-        num_codebooks=num_codebooks, codebook_size=32, num_classes=10, grid_height=4, grid_width=4, hidden_size=32,
-        num_hidden_layers=2, num_attention_heads=2, num_head_layers=1, id2label=dict(enumerate(NAMES)),
-    )  # fmt: skip
-    transformer = FARForImageGeneration(config).eval()
-    for parameter in transformer.parameters():
-        if parameter.ndim == 2:  # large weights, so that the class matters (new output matrices are zero)
-            torch.nn.init.normal_(parameter, std=0.3)
-    return FARPipeline(vqmodel, transformer, FQGANImageProcessor(size=size, multiple_of=4, **processor))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def temporary_files(tmp_path_factory) -> Path:
-    """Where Gradio keeps uploads and results."""
-    folder = tmp_path_factory.mktemp("gradio")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def space(repository):
-    """spaces_demo/app.py as a module: the folder is uploaded, not installed."""
-    specification = importlib.util.spec_from_file_location("space_app", repository / "spaces_demo" / "app.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def pipeline_dir(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("space") / "pipeline"
-    make_pipeline().save_pretrained(str(folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pipeline(space, pipeline_dir) -> FARPipeline:
-    return space.load_pipeline(str(pipeline_dir), "cpu")
-
-
-@pytest.fixture(scope="module")
-def handlers(space, pipeline):
-    pipeline.set_progress_bar_config(disable=True)
-    return space.Handlers(pipeline)
-
-
-@pytest.fixture(scope="module")
-def server(space, pipeline):
-    """Address of the app, launched in this process on a free port."""
-    app = space.build_app(pipeline)
-    _, address, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **space.LAUNCH_OPTIONS)
-    yield address.rstrip("/")
-    app.close(verbose=False)
-
-
 @pytest.fixture(scope="module")
 def client(server, temporary_files):
-    return gradio_client.Client(server, verbose=False, download_files=temporary_files / "client")
-
-
-def photograph(width=40, height=24, seed=0) -> Image.Image:
-    """Smooth random colours."""
-    noise = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+    return gradio_client.Client(server.address, verbose=False, download_files=temporary_files / "client")
 
 
 def save(image: Image.Image, path: Path) -> str:
     image.save(path)
     return str(path)
+
+
+@pytest.fixture
+def put(temporary_files):
+    """Puts a picture, or bytes, where Gradio keeps uploads, and gives what describes it."""
+
+    def put(content: Image.Image | bytes, name: str = "a.png") -> dict:
+        path = temporary_files / uuid.uuid4().hex / name
+        path.parent.mkdir()
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            content.save(path)
+        return file_data(str(path))
+
+    return put
 
 
 def pixels(images) -> list[np.ndarray]:
@@ -196,17 +135,20 @@ class TestGenerate:
         assert "\n" not in caught.value.message and len(caught.value.message) <= 300
         assert not caught.value.print_exception
 
-    def test_largest_request(self, handlers):
-        images, _ = handlers.generate(9, 8, 10.0, 2.0, 32, 0.05, 2**31 - 1, False)
-        assert len(images) == 8
+    def test_largest_request_shows_seeds_that_can_be_typed_in(self, handlers, space):
+        images, seed = handlers.generate(9, 8, 10.0, 2.0, 32, 0.05, space.MAX_SEED, False)
+        seeds = [int(caption.removeprefix("seed ")) for _, caption in images]
+        assert seeds == [space.MAX_SEED, *range(7)] and seed == space.MAX_SEED
+        alone, _ = handlers.generate(9, 1, 10.0, 2.0, 32, 0.05, seeds[1], False)
+        assert_same(alone, images[1:2])
 
 
 class TestTokenize:
     @pytest.mark.parametrize("num_codebooks", [1, 2, 3, 4])
-    def test_every_number_of_codebooks(self, space, tmp_path, num_codebooks):
+    def test_every_number_of_codebooks(self, space, put, num_codebooks):
         pipeline = make_pipeline(num_codebooks)
-        picture = photograph()
-        images, table = space.Handlers(pipeline).tokenize(save(picture, tmp_path / "a.png"))
+        picture = make_picture()
+        images, table = space.Handlers(pipeline).tokenize(put(picture))
 
         tokenizer = FQGANPipeline(pipeline.vqmodel, pipeline.image_processor)
         codes = tokenizer.encode(picture)
@@ -231,56 +173,56 @@ class TestTokenize:
 
     @pytest.mark.parametrize(
         ("mode", "name"),
-        [("RGB", "a.jpg"), ("RGBA", "a.png"), ("P", "a.gif"), ("L", "a.bmp"), ("I;16", "a.png"), ("RGB", "a.webp")],
+        [("RGB", "a.jpg"), ("RGBA", "a.png"), ("P", "a.gif"), ("L", "a.png"), ("I;16", "a.png"), ("RGB", "a.webp")],
     )
     @pytest.mark.parametrize("size", [(40, 24), (5, 90), (1, 1)])
-    def test_files_of_many_kinds(self, handlers, pipeline, tmp_path, mode, name, size):
-        picture = photograph(*size)
+    def test_files_of_many_kinds(self, handlers, pipeline, put, mode, name, size):
+        picture = make_picture(*size)
         if mode == "I;16":
             picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
-        path = save(picture.convert(mode) if mode != "I;16" else picture, tmp_path / name)
-        images, _ = handlers.tokenize({"path": path})
-        with Image.open(path) as image:
+        uploaded = put(picture.convert(mode) if mode != "I;16" else picture, name)
+        images, _ = handlers.tokenize(uploaded)
+        with Image.open(uploaded["path"]) as image:
             expected = pipeline.image_processor.postprocess(pipeline.image_processor(image)["pixel_values"])
         assert images[0][0].size == (16, 16)
         assert_same(images[:1], expected)
 
     @pytest.mark.parametrize("processor", [{"size": None}, {"do_center_crop": False}, {"do_resize": False}])
-    def test_whatever_the_processor_says_the_model_gets_its_own_size(self, space, tmp_path, processor):
-        path = save(photograph(8, 200), tmp_path / "a.png")
-        images, _ = space.Handlers(make_pipeline(**processor)).tokenize(path)
+    def test_whatever_the_processor_says_the_model_gets_its_own_size(self, space, put, processor):
+        images, _ = space.Handlers(make_pipeline(**processor)).tokenize(put(make_picture(8, 200)))
         assert {image.size for image, _ in images} == {(16, 16)}
 
-    def test_pictures_beyond_max_pixels(self, space, tmp_path):
+    def test_pictures_beyond_max_pixels(self, space, put):
         handlers = space.Handlers(make_pipeline(max_pixels=1000))
-        handlers.tokenize(save(photograph(40, 25), tmp_path / "a.png"))
+        handlers.tokenize(put(make_picture(40, 25)))
         with pytest.raises(gr.Error, match="at most max_pixels = 1,000 pixels"):
-            handlers.tokenize(save(photograph(40, 26), tmp_path / "a.png"))
+            handlers.tokenize(put(make_picture(40, 26)))
 
-    @pytest.mark.parametrize("case", ["nothing", "no path", "text", "svg", "eps", "truncated", "missing", "bomb"])
-    def test_bad_files(self, handlers, tmp_path, case, monkeypatch):
-        path = tmp_path / "picture.png"
-        message = "JPEG.* that can be read"
-        if case == "text":
-            path.write_text("no picture")
+    @pytest.mark.parametrize("case", ["nothing", "text", "svg", "eps", "tiff", "truncated", "missing", "bomb"])
+    def test_bad_files(self, handlers, put, case, monkeypatch):
+        message = "must be a JPEG.* that can be read"
+        picture = put(b"no picture")
+        path = Path(picture["path"])
+        if case == "nothing":
+            picture, message = None, "Upload a picture first"
         elif case == "svg":
             path.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
-        elif case == "eps":
-            photograph().save(path, "EPS")
+        elif case in ("eps", "tiff"):
+            make_picture().save(path, case)
         elif case == "truncated":
             data = io.BytesIO()
-            photograph(200, 200).save(data, "PNG")
+            make_picture(200, 200).save(data, "PNG")
             path.write_bytes(data.getvalue()[:2000])
             message = "readable image"
+        elif case == "missing":
+            path.unlink()
+            message = "upload it again"
         elif case == "bomb":
-            photograph(30, 30).save(path)
+            make_picture(30, 30).save(path)
             monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-        picture = {"nothing": None, "no path": {"path": None}}.get(case, {"path": str(path)})
-        if case in ("nothing", "no path"):
-            message = "Upload a picture first"
         with pytest.raises(gr.Error, match=message) as caught:
             handlers.tokenize(picture)
-        assert str(tmp_path) not in caught.value.message
+        assert str(path.parent) not in caught.value.message
 
 
 class TestPage:
@@ -295,11 +237,25 @@ class TestPage:
         assert "16×16 image as 4×4 positions with 2 codes, one from each codebook of 32" in text
         assert "10 classes" in text
 
-    def test_queue(self, space, server, client):
-        with urllib.request.urlopen(f"{server}/config") as answer:
-            config = json.load(answer)
-        assert {entry["api_name"] for entry in config["dependencies"]} == {"generate", "tokenize"}
+    def test_queue(self, server):
+        config = json.loads(server.request("GET", "/config")[1])
+        public = {entry["api_name"] for entry in config["dependencies"] if entry["api_visibility"] != "private"}
+        assert public == {"generate", "tokenize"}
         assert config["enable_queue"] and config["max_file_size"] == 20 * 1024**2
+
+    def test_example_outlives_the_uploads(self, server, put):
+        """Gradio deletes what it handed out, after a time: here, at once."""
+        from gradio.route_utils import delete_files_created_by_app
+
+        config = json.loads(server.request("GET", "/config")[1])
+        [icon] = [
+            block["props"]["icon"] for block in config["components"] if block["props"].get("elem_id") == "example"
+        ]
+        upload = server.uploaded(b"some picture")
+        delete_files_created_by_app(server.app, age=None)
+        assert server.request("GET", icon["url"].removeprefix(server.address))[0] == 200
+        assert len(server.call("tokenize", [file_data(icon["path"])])[0]) == 4
+        assert "upload it again" in server.call("tokenize", [file_data(upload)])["error"]
 
     def test_one_call_at_a_time_and_a_full_queue_says_so(self, space, pipeline, temporary_files, monkeypatch):
         go, lock, running, most = threading.Event(), threading.Lock(), 0, 0
@@ -342,10 +298,10 @@ class TestOverHTTP:
         assert all(image["image"].endswith(".png") for image in images)
         assert_same([image["image"] for image in images], handlers.generate(*GOOD)[0])
 
-    def test_tokenize(self, client, handlers, tmp_path):
-        path = save(photograph(), tmp_path / "a.png")
+    def test_tokenize(self, client, handlers, put, tmp_path):
+        path = save(make_picture(), tmp_path / "a.png")
         images, table = client.predict(gradio_client.handle_file(path), api_name="/tokenize")
-        expected, rows = handlers.tokenize(path)
+        expected, rows = handlers.tokenize(put(make_picture()))
         assert_same([image["image"] for image in images], expected)
         assert [image["caption"] for image in images] == [caption for _, caption in expected]
         assert table["headers"] == ["Decoded from", "PSNR (dB)", "Different codes used"] and table["data"] == rows
@@ -355,12 +311,13 @@ class TestOverHTTP:
         position, value, message = BAD[case]
         arguments = [*GOOD]
         arguments[position] = value
-        error = call(server, "generate", arguments)
+        error = server.call("generate", arguments)
         assert re.search(message, error["error"]), error
 
     def test_arguments_too_few_and_too_many(self, server):
-        assert "error" in call(server, "generate", GOOD[:3])
-        images, seed = call(server, "generate", [*GOOD, "more", None])
+        message = server.call("generate", GOOD[:3])["error"]
+        assert message.startswith("Values are needed for Class, Images, Guidance scale") and "got 3 of 8" in message
+        images, seed = server.call("generate", [*GOOD, "more", None])
         assert seed == 7 and len(images) == 2
 
     def test_no_picture(self, client):
@@ -373,84 +330,105 @@ class TestOverHTTP:
         with pytest.raises(gradio_client.exceptions.AppError, match="JPEG.* that can be read"):
             client.predict(gradio_client.handle_file(str(path)), api_name="/tokenize")
 
-    @pytest.mark.parametrize("field", ["path", "url"])
-    def test_files_of_the_server_stay_there(self, server, pipeline_dir, repository, tmp_path, field):
-        secret = save(photograph(), tmp_path / "secret.png")
-        picture = {"path": secret, "meta": {"_type": "gradio.FileData"}}
-        if field == "url":
-            picture = {"path": "a.png", "url": f"file://{secret}", "meta": {"_type": "gradio.FileData"}}
-        assert "error" in call(server, "tokenize", [picture])
+
+@pytest.fixture(scope="module")
+def app(import_from_space):
+    return import_from_space("app")
 
 
-def call(server: str, name: str, data: list):
-    """What the address answers to raw JSON: the outputs, or the error. NaN and nulls are sent as they are."""
-    request = urllib.request.Request(
-        f"{server}/gradio_api/call/{name}",
-        data=json.dumps({"data": data}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        event = json.load(answer)["event_id"]
-    with urllib.request.urlopen(f"{server}/gradio_api/call/{name}/{event}", timeout=60) as answer:
-        lines = answer.read().decode().strip().splitlines()
-    kind, content = lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))
-    assert kind in ("complete", "error"), lines
-    return content
+class TestCommand:
+    """Ends with one line and a status."""
 
+    def run(self, app, capsys, *arguments) -> tuple[int, str]:
+        try:
+            status = app.main(list(arguments))
+        except SystemExit as caught:  # argparse's way
+            status = caught.code
+        output, errors = capsys.readouterr()
+        assert output == "" and errors.startswith("app.py: error: ") and errors.count("\n") == 1, errors
+        return status, errors
 
-def wait_for(condition, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-class TestMain:
-    def test_no_model(self, space, capsys, monkeypatch):
+    def test_no_model(self, app, capsys, monkeypatch):
         monkeypatch.delenv("FQGAN_PIPELINE", raising=False)
-        with pytest.raises(SystemExit) as caught:
-            space.main([])
-        assert caught.value.code == 2
-        assert "set FQGAN_PIPELINE" in capsys.readouterr().err
+        status, line = self.run(app, capsys)
+        assert status == 2 and "set FQGAN_PIPELINE" in line
+
+    @pytest.mark.parametrize(
+        ("option", "value", "message"),
+        [
+            ("--port", "99999", "between 1 and 65535, got '99999'"),
+            ("--port", "0", "between 1 and 65535, got '0'"),
+            ("--port", "80a", "between 1 and 65535, got '80a'"),
+            ("--device", "gpu", '"cuda:1", ... or "mps", got \'gpu\''),
+            ("--colour", "red", "unrecognized arguments"),
+        ],
+    )
+    def test_wrong_usage(self, app, capsys, option, value, message):
+        status, line = self.run(app, capsys, "--pipeline", "x/y", option, value)
+        assert status == 2 and message in line
 
     @pytest.mark.parametrize(
         ("name", "message"),
-        [("no/such/folder", "there is no folder"), ("nobody/nothing", "cannot load the model"), ("", "model_index")],
+        [
+            ("no/such/folder", "cannot load the model no/such/folder: there is no folder"),
+            ("nobody/nothing", "cannot load the model nobody/nothing: "),
+            ("", "holds neither model_index.json"),
+        ],
     )
-    def test_model_that_cannot_be_loaded(self, space, tmp_path, monkeypatch, name, message):
+    def test_no_pipeline(self, app, capsys, tmp_path, monkeypatch, name, message):
         monkeypatch.setenv("FQGAN_PIPELINE", name or str(tmp_path))
-        with pytest.raises(SystemExit, match=message) as caught:
-            space.main([])
-        assert "\n" not in caught.value.code
+        status, line = self.run(app, capsys)
+        assert status == 1 and message in line
 
-    def test_pipeline_without_a_generator(self, space, tmp_path):
+    def test_pipeline_of_another_kind(self, app, capsys, tmp_path):
         pipeline = make_pipeline()
         FQGANPipeline(pipeline.vqmodel, pipeline.image_processor).save_pretrained(str(tmp_path))
-        with pytest.raises(SystemExit, match="cannot load the model.*transformer"):
-            space.main(["--pipeline", str(tmp_path)])
+        status, line = self.run(app, capsys, "--pipeline", str(tmp_path))
+        assert status == 1 and "must be a FARPipeline" in line and "is a FQGANPipeline" in line
 
+    def test_damaged_pipeline(self, app, capsys, pipeline_dir, tmp_path):
+        folder = tmp_path / "damaged"
+        shutil.copytree(pipeline_dir, folder)
+        with open(folder / "transformer" / "model.safetensors", "r+b") as file:
+            file.truncate(1000)
+        status, line = self.run(app, capsys, "--pipeline", str(folder))
+        assert status == 1 and f"cannot load the model {folder}: " in line
 
-@contextlib.contextmanager
-def started(command: list[str], cwd: Path, port: int, log: Path, **environment):
-    """A server in a process of its own, once it answers."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
-    with open(log, "w") as output:
-        process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
+    def test_device_that_is_not_here(self, app, capsys, pipeline_dir):
+        status, line = self.run(app, capsys, "--pipeline", str(pipeline_dir), "--device", "cuda:63")
+        assert status == 1 and "--device cuda:63 cannot be used here" in line
 
+    def test_port_in_use(self, app, capsys, pipeline_dir, server):
+        port = server.address.rpartition(":")[2]
+        status, line = self.run(app, capsys, "--pipeline", str(pipeline_dir), "--port", port)
+        assert status == 1 and f"cannot listen on --port {port}" in line
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    def test_host_that_does_not_exist(self, app, capsys, pipeline_dir):
+        status, line = self.run(app, capsys, "--pipeline", str(pipeline_dir), "--host", "nowhere.invalid")
+        assert status == 1 and "cannot listen on --host nowhere.invalid" in line
+
+    def test_answers_before_the_libraries_are_loaded(self, repository):
+        code = (
+            "import runpy, sys\n"
+            "try: runpy.run_path('spaces_demo/app.py', run_name='__main__')\n"
+            "except SystemExit as end: print(end.code, {'torch', 'gradio', 'diffusers'} & set(sys.modules))"
+        )
+        environment = {name: value for name, value in os.environ.items() if name != "FQGAN_PIPELINE"}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.stdout == "2 set()\n", done
+
+    def test_interrupt_while_it_computes(self, repository, tmp_path, slow_pipeline_dir):
+        port, log = free_port(), tmp_path / "server.log"
+        command = [sys.executable, "spaces_demo/app.py", "--pipeline", str(slow_pipeline_dir), "--port", str(port)]
+        with started(command, repository, port, log) as process:
+            wait_for(lambda: "Running on" in log.read_text())
+            Server(f"http://127.0.0.1:{port}").post("/gradio_api/call/generate", {"data": [2, 8, *GOOD[2:]]})
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+        output = log.read_text()
+        assert output.endswith("\napp.py: interrupted\n") and "Traceback" not in output
 
 
 # Stands in for ZeroGPU's package: calls cross a process there, so that everything must survive pickling.
@@ -489,10 +467,12 @@ class TestOnTheHub:
         (folder / "spaces.py").write_text(SPACES)
         port, log = free_port(), tmp_path / "spaces.jsonl"
         environment = {"FQGAN_PIPELINE": str(pipeline_dir), "GRADIO_SERVER_PORT": str(port), "SPACES_LOG": str(log)}
-        with started([sys.executable, "app.py"], folder, port, tmp_path / "server.log", **environment) as address:
-            client = gradio_client.Client(address, verbose=False, download_files=tmp_path / "client")
+        with started([sys.executable, "app.py"], folder, port, tmp_path / "server.log", **environment):
+            client = gradio_client.Client(
+                f"http://127.0.0.1:{port}", verbose=False, download_files=tmp_path / "client"
+            )
             images, _ = client.predict(*GOOD, api_name="/generate")
-            picture = gradio_client.handle_file(save(photograph(), tmp_path / "a.png"))
+            picture = gradio_client.handle_file(save(make_picture(), tmp_path / "a.png"))
             decoded, _ = client.predict(picture, api_name="/tokenize")
         assert len(images) == 2 and len(decoded) == 4
         entries = [json.loads(line) for line in log.read_text().splitlines()]
@@ -526,97 +506,3 @@ def normal(requirement: str) -> tuple[str, str]:
 
     parsed = Requirement(requirement)
     return parsed.name, str(parsed.specifier)
-
-
-@pytest.fixture
-def browser(tmp_path):
-    """Headless Chromium."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", "--window-size=1280,900",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):  # fmt: skip
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield window
-    window.quit()
-
-
-@pytest.mark.browser
-def test_clicks(browser, repository, pipeline_dir, handlers, tmp_path):
-    """A visitor generates, mistakes are answered, and a picture comes back from every codebook, on the pixel."""
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.common.keys import Keys
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    def all_of(selector):
-        return browser.find_elements(By.CSS_SELECTOR, selector)
-
-    def wait(condition):
-        return WebDriverWait(browser, 60).until(lambda _: condition())
-
-    def pictures(selector, count):
-        """Pictures of a gallery once the browser shows them, read through it."""
-        script = (
-            "return [...document.querySelectorAll(arguments[0])].filter(i => i.complete && i.naturalWidth == 16)"
-            ".map(i => i.src)"
-        )
-        addresses = wait(lambda: len(found := browser.execute_script(script, f"{selector} img")) == count and found)
-        assert all(address.endswith(".png") for address in addresses)
-        return [Image.open(urllib.request.urlopen(address)) for address in addresses]
-
-    def captions(selector):
-        return [element.text for element in all_of(f"{selector} .caption-label")]
-
-    def screenshot(name):
-        if folder := os.environ.get("FQGAN_SCREENSHOTS"):
-            time.sleep(1)
-            browser.save_screenshot(str(Path(folder) / f"{name}.png"))
-
-    port = free_port()
-    command = [sys.executable, "spaces_demo/app.py", "--pipeline", str(pipeline_dir), "--port", str(port)]
-    with started(command, repository, port, tmp_path / "server.log") as address:
-        browser.get(address)
-        wait(lambda: all_of("#generate"))
-
-        # The class by a part of its name.
-        field = wait(lambda: all_of("#class input"))[0]
-        field.click()
-        field.send_keys(Keys.CONTROL, "a")
-        field.send_keys("golden")
-        [choice] = wait(lambda: all_of("[role=option]"))
-        assert choice.text.strip().endswith("2 · golden retriever")
-        field.send_keys(Keys.ENTER)
-        all_of("#generate")[0].click()
-        images = pictures("#images", 4)
-        seed = int(all_of("#seed input")[0].get_attribute("value"))
-        assert captions("#images") == [f"seed {seed + i}" for i in range(4)]
-        assert_same(images, handlers.generate(2, 4, 2.0, 1.0, 0, 1.0, seed, False)[0])
-        screenshot("generate")
-
-        next(tab for tab in all_of("button[role=tab]") if tab.text == "Tokenize").click()
-        wait(lambda: all_of("#tokenize")[0].is_displayed())
-        all_of("#tokenize")[0].click()
-        wait(lambda: any("Upload a picture first" in toast.text for toast in all_of(".toast-body")))
-        path = save(photograph(300, 200), tmp_path / "photograph.png")
-        all_of("#picture input[type=file]")[0].send_keys(path)
-        wait(lambda: all_of("#picture img"))
-        all_of("#tokenize")[0].click()
-        expected, rows = handlers.tokenize(path)
-        assert_same(pictures("#decoded", 4), expected)
-        assert captions("#decoded") == ["original", "all codebooks", "visual", "semantic"]
-        shown = [text for row in rows for text in row if text]
-        wait(lambda: all_of("#table")[0].text.split("\n")[-len(shown) :] == shown)
-        screenshot("tokenize")
-
-        loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-        assert [name for name in loaded if not name.startswith((address, "data:", "blob:"))] == []
-        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

@@ -1,0 +1,299 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""What keeps one visitor from harming the others: limits on requests, on files and on the time of a call."""
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import json
+import os
+import re
+import stat
+import time
+import uuid
+from collections.abc import Callable, Container, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.exceptions import InvalidPathError
+from gradio.utils import get_upload_folder
+
+from fqgan_hf.files import scratch_folder
+
+
+CALL_SECONDS = 120
+MAX_FILE_BYTES = 20 * 1024**2
+MAX_CALL_BYTES = 64 * 1024  # of a request that is no upload: a call consists of numbers and a path
+
+
+def user_error(message: object) -> gr.Error:
+    """An error as the visitor sees it: one line, of reasonable length, and no traceback in the log."""
+    line = " ".join(str(message).split())
+    return gr.Error(line if len(line) <= 300 else line[:297] + "...", print_exception=False)
+
+
+# ---- Requests -------------------------------------------------------------------------------------------------------
+
+# Gradio's server does more than the page needs: calls around the queue, conversions of recordings, stored pages, ...
+ACCEPTED_POSTS = re.compile(r"/gradio_api/(call/.+|queue/join|upload|cancel|reset)/?")
+# ... and it fetches any address of the internet for whoever asks.
+REFUSED = re.compile(r"/gradio_api/(file[=/]https?:|proxy=|deep_link)")
+
+
+class BodyTooLongError(Exception):
+    """A request's body goes on beyond its limit."""
+
+
+class Guard:
+    """
+    Refuses requests that the page does not need or that are too large, before Gradio sees them.
+
+    Args:
+        app: The ASGI application behind it.
+    """
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        path = scope["path"]
+        if REFUSED.match(path) or (scope["method"] == "POST" and not ACCEPTED_POSTS.fullmatch(path)):
+            return await refuse(send, 403, "not in use here; POST is for call/, queue/join, upload, cancel and reset")
+        limit = MAX_CALL_BYTES + (MAX_FILE_BYTES if path.startswith("/gradio_api/upload") else 0)
+        reason = f"the body must have at most {limit:,} bytes here"
+        if int(dict(scope["headers"]).get(b"content-length", 0)) > limit:
+            return await refuse(send, 413, reason)
+        received, has_begun = 0, False  # a body need not announce its length
+
+        async def receive_some():
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise BodyTooLongError
+            return message
+
+        async def send_unless_too_long(message):
+            nonlocal has_begun
+            if received <= limit:  # beyond, it is what the application makes of our error
+                has_begun = True
+                await send(message)
+
+        with contextlib.suppress(BodyTooLongError):
+            await self.app(scope, receive_some, send_unless_too_long)
+        if received > limit and not has_begun:
+            await refuse(send, 413, reason)
+
+
+async def refuse(send, status: int, reason: str) -> None:
+    """Answer a request with an error in the form of FastAPI's own."""
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"detail": reason}).encode()})
+
+
+# ---- Files ----------------------------------------------------------------------------------------------------------
+
+
+UPLOAD_AGAIN = f"The picture must be an uploaded file of at most {MAX_FILE_BYTES >> 20} MB: upload it again"
+
+
+def check_inputs(blocks: list, values: list, uploads: Container[str]) -> list:
+    """
+    The values of a call as they were sent, except that nothing but its path is left of a picture.
+
+    Raises:
+        gr.Error: There are too few; or a file was not uploaded, or is sent where none belongs.
+    """
+    if len(values) < len(blocks):
+        names = ", ".join(block.label for block in blocks)
+        raise user_error(f"Values are needed for {names}: got {len(values)} of {len(blocks)}")
+    checked = []
+    for block, value in zip(blocks, values, strict=False):
+        if isinstance(block, gr.Image):
+            value = check_picture(value, uploads)
+        elif isinstance(value, (dict, list)):
+            kind = "an object" if isinstance(value, dict) else "a list"
+            raise user_error(f"{block.label} must be a single value, got {kind}")
+        checked.append(value)
+    return checked
+
+
+def check_picture(value: Any, uploads: Container[str]) -> dict | None:
+    """
+    What the visitor sent as a picture, as Gradio's reference to a file; `None` for none.
+
+    All may name any upload, but nobody can guess the name of another's: it holds a hash of the content, salted with a
+    secret of this server. Results are not among the uploads, nor is what other programs keep in Gradio's folder.
+
+    Args:
+        value: Anything.
+        uploads (`Container[str]`): The paths that the server gave in answer to uploads.
+
+    Raises:
+        gr.Error: It is neither nothing nor an upload.
+    """
+    if value is None:
+        return None
+    path = value.get("path") if isinstance(value, dict) else None
+    if not isinstance(path, str) or path not in uploads:
+        raise user_error(
+            "The picture must be a file that was uploaded here within the last hour: upload it again. From a program: "
+            'post it to /gradio_api/upload and send {"path": the answer, "meta": {"_type": "gradio.FileData"}}'
+        )
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def read_upload(path: str) -> bytes:
+    """
+    The content of a file in Gradio's folder for uploads.
+
+    It is opened folder by folder, so that no link leads elsewhere, whatever changes on the disk meanwhile, and without
+    waiting for anybody to write into a pipe.
+
+    Raises:
+        gr.Error: It is gone, is no regular file in that folder, or is too large.
+    """
+    root = os.path.abspath(get_upload_folder())
+    try:
+        digest, name = Path(os.path.abspath(path)).relative_to(root).parts
+        with (
+            descriptor(root, os.O_DIRECTORY) as folder,
+            descriptor(digest, os.O_DIRECTORY | os.O_NOFOLLOW, folder) as folder,
+            descriptor(name, os.O_NONBLOCK | os.O_NOFOLLOW, folder) as upload,
+        ):
+            status = os.fstat(upload)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+                raise ValueError
+            with open(upload, "rb", closefd=False) as file:
+                return file.read(MAX_FILE_BYTES)
+    except (OSError, ValueError) as error:  # a ValueError, too: NUL bytes, more or fewer folders
+        raise user_error(UPLOAD_AGAIN) from error
+
+
+@contextlib.contextmanager
+def descriptor(name: str, flags: int, folder: int | None = None) -> Iterator[int]:
+    """A file or folder, opened to be read."""
+    number = os.open(name, os.O_RDONLY | flags, dir_fd=folder)
+    try:
+        yield number
+    finally:
+        os.close(number)
+
+
+# ---- Time -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Limit:
+    """
+    How far a call may go. Plain data, since on ZeroGPU another process asks.
+
+    Args:
+        end (`float`): When it must have ended, on the clock of `time.monotonic`.
+        wanted (`str`): A file that is there for as long as the visitor waits for the result.
+    """
+
+    end: float
+    wanted: str
+
+    def check(self) -> None:
+        """
+        To be called between the steps of the work.
+
+        Raises:
+            gr.Error: The call has to end.
+        """
+        if not os.path.exists(self.wanted):
+            raise user_error("Stopped")
+        if time.monotonic() > self.end:
+            raise user_error(f"Ended: a call may take {CALL_SECONDS} seconds here. Fewer images take less")
+
+
+# ---- All of it ------------------------------------------------------------------------------------------------------
+
+
+class Page(gr.Blocks):
+    """Blocks behind `Guard`, which take no files but uploads and whose calls end in time, whichever way they came."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.worker = ThreadPoolExecutor(1, "model")
+        self.scratch = contextlib.ExitStack()
+        self.calls = self.scratch.enter_context(scratch_folder("calls"))
+
+    def bounded(self, work: Callable) -> Callable[..., Coroutine]:
+        """
+        `work` as a coroutine function for Gradio, which ends in time and when it is cancelled.
+
+        A thread can't be cancelled: were the coroutine to leave it behind, the next call would meet it in the model.
+        So it tells the thread, and has ended only when that has.
+
+        Args:
+            work (`Callable`): Takes its own arguments and the keyword `limit`, a [`Limit`] to check.
+        """
+
+        @functools.wraps(work)
+        async def call(*values):
+            wanted = self.calls / uuid.uuid4().hex
+            wanted.touch()
+            limit = Limit(time.monotonic() + CALL_SECONDS, str(wanted))
+            # In this context gr.Progress finds the visitor whom it is to tell.
+            task = functools.partial(contextvars.copy_context().run, work, *values, limit=limit)
+            result = asyncio.get_running_loop().run_in_executor(self.worker, task)
+            is_cancelled = False
+            while not result.done():
+                try:
+                    await asyncio.wait([result])
+                except asyncio.CancelledError:
+                    is_cancelled = True
+                    wanted.unlink(missing_ok=True)
+            wanted.unlink(missing_ok=True)
+            error = result.exception()  # asked for in any case, or it would be reported as lost
+            if is_cancelled:
+                raise asyncio.CancelledError
+            if error is not None:
+                raise error
+            return result.result()
+
+        return call
+
+    async def preprocess_data(self, block_fn, inputs, *arguments, **options):
+        # Before Gradio looks at them: what is marked as a file, in any input, it fetches from its address, or takes
+        # for one of its own files, to be deleted within the hour; what is not marked it does not check at all.
+        inputs = check_inputs(block_fn.inputs, inputs, self.upload_file_set)
+        try:
+            return await super().preprocess_data(block_fn, inputs, *arguments, **options)
+        except InvalidPathError as error:  # Gradio's own check found a link in the place of an upload
+            raise user_error(UPLOAD_AGAIN) from error
+
+    def launch(self, **options):
+        """`gr.Blocks.launch` with our limits. It ends what it began, also when it is interrupted at that."""
+        # What Starlette unpacks from its `Middleware`: the class, and its arguments after the application.
+        middleware = [(Guard, (), {})]
+        limits = {
+            "max_file_size": MAX_FILE_BYTES,
+            "state_session_capacity": 1000,  # each takes 0.1 MB, and anybody may begin as many as they like
+            "enable_monitoring": False,
+            "run_history": False,
+        }
+        try:
+            return super().launch(app_kwargs={"middleware": middleware}, **limits, **options)
+        except BaseException:
+            self.close(verbose=False)
+            raise
+
+    def block_thread(self) -> None:
+        """Wait for Ctrl-C, and let it through, which `gr.Blocks` does not."""
+        while self.is_running:
+            time.sleep(0.1)
+
+    def close(self, verbose: bool = True) -> None:
+        """`gr.Blocks.close`, which also ends what is being computed."""
+        self.scratch.close()
+        super().close(verbose)
