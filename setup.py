@@ -4,7 +4,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 
 ROOT = Path(__file__).resolve().parent
@@ -21,7 +21,7 @@ def read_version() -> str:
 CORE = [
     "torch>=2.6",
     "transformers>=5.24,<6",
-    # fqgan_hf/hub.py writes into internal tables (diffusers.pipelines.pipeline_loading_utils): hence the upper bound.
+    # fqgan_hf/hub/registration.py writes into tables that are internal to diffusers: hence the upper bound.
     "diffusers>=0.41,<0.43",
     "accelerate>=1.10",
     "huggingface_hub>=1.3,<3",
@@ -74,6 +74,12 @@ PACKAGE_DIRS = {
     "fqgan_hf.model_cards": "model_cards",
 }
 
+PACKAGES = [
+    package
+    for name, folder in PACKAGE_DIRS.items()
+    for package in (name, *(f"{name}.{part}" for part in find_packages(folder)))
+]
+
 setup(
     name="fqgan-hf",
     version=read_version(),
@@ -83,10 +89,11 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=list(PACKAGE_DIRS),
+    packages=PACKAGES,
     package_dir=PACKAGE_DIRS,
     package_data={
-        "fqgan_hf": ["py.typed", "cpu_kernels.cpp"],
+        "fqgan_hf": ["py.typed"],
+        "fqgan_hf.kernels": ["cpu_kernels.cpp"],
         "fqgan_hf.training": ["configs/*.yaml", "configs/*.json"],
         "fqgan_hf.model_cards": ["*.md"],
     },

@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessorList, Sto
 from transformers.initialization import no_init_weights
 
 from fqgan_hf import FARConfig, FARForImageGeneration, optimize
-from fqgan_hf.packed_linear import PackedLinear
+from fqgan_hf.kernels.packed_linear import PackedLinear
 
 
 VARIANTS = {

@@ -15,9 +15,10 @@ import torch
 from measure import machine, write_results
 
 from fqgan_hf import FARPipeline, optimize
-from fqgan_hf.training.arguments import ImageDataArguments
-from fqgan_hf.training.data import load_images
-from fqgan_hf.training.judging import FeatureNetwork, Reference, evaluate_generator, load_pipeline
+from fqgan_hf.evaluation.evaluate import Reference, evaluate_generator, load_pipeline
+from fqgan_hf.evaluation.features import FeatureNetwork
+from fqgan_hf.evaluation.image_source import ImageDataArguments
+from fqgan_hf.evaluation.images import load_images
 
 
 VARIANTS = {

@@ -27,8 +27,8 @@ from measure import Timing, interleaved, machine, peak_extra_memory, write_resul
 from torch.utils.flop_counter import FlopCounterMode
 
 from fqgan_hf import FQGANImageProcessor, FQGANModel, optimize
-from fqgan_hf.analysis import psnr
-from fqgan_hf.cpu_kernels import adopt_kernels, kernels_available
+from fqgan_hf.evaluation.metrics import psnr
+from fqgan_hf.kernels.cpu_kernels import adopt_kernels, kernels_available
 from fqgan_hf.modeling.quantizer_fqgan import FactorizedQuantizer
 
 

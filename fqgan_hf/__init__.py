@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if not (Path(__file__).parent / "modeling").is_dir():
     __path__.append(str(Path(__file__).resolve().parent.parent))
 
-from fqgan_hf.hub import register_with_diffusers  # noqa: E402
+from fqgan_hf.hub.registration import register_with_diffusers
 
 
 __version__ = "0.1.0"
@@ -18,11 +18,11 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "FARConfig": "fqgan_hf.modeling.configuration_far",
     "FARForImageGeneration": "fqgan_hf.modeling.modeling_far",
-    "FARPipeline": "fqgan_hf.pipeline_far",
+    "FARPipeline": "fqgan_hf.pipelines.pipeline_far",
     "FQGANImageProcessor": "fqgan_hf.modeling.image_processing_fqgan",
     "FQGANModel": "fqgan_hf.modeling.modeling_fqgan",
-    "FQGANPipeline": "fqgan_hf.pipeline_fqgan",
-    "optimize": "fqgan_hf.optimization",
+    "FQGANPipeline": "fqgan_hf.pipelines.pipeline_fqgan",
+    "optimize": "fqgan_hf.kernels.optimization",
 }
 
 __all__ = [
@@ -37,13 +37,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fqgan_hf.kernels.optimization import optimize
     from fqgan_hf.modeling.configuration_far import FARConfig
     from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
     from fqgan_hf.modeling.modeling_far import FARForImageGeneration
     from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-    from fqgan_hf.optimization import optimize
-    from fqgan_hf.pipeline_far import FARPipeline
-    from fqgan_hf.pipeline_fqgan import FQGANPipeline
+    from fqgan_hf.pipelines.pipeline_far import FARPipeline
+    from fqgan_hf.pipelines.pipeline_fqgan import FQGANPipeline
 
 
 def __getattr__(name: str):

@@ -5,12 +5,19 @@ Status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. A user's mistake is a 
 their kin, whose message is the whole line; anything else is named by its type, too, since it is a defect.
 """
 
-import contextlib
+import argparse
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    pass
+
+import contextlib
+import signal
+import threading
 from typing import NoReturn
 
 
@@ -137,3 +144,10 @@ def _remembered_interrupts() -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, *timer)
             signal.signal(signal.SIGALRM, handler)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, with usage errors in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {first_line(ValueError(message))} (see {self.prog} --help)\n")

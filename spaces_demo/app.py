@@ -15,9 +15,9 @@ import socket
 import sys
 from pathlib import Path
 
-from fqgan_hf.cli import OneLineParser, quiet_libraries, resolve_folder
-from fqgan_hf.facts import folder_kind
-from fqgan_hf.failures import first_line, run_command
+from fqgan_hf.failures import OneLineParser, first_line, run_command
+from fqgan_hf.hub.facts import folder_kind
+from fqgan_hf.pipelines.inference import quiet_libraries, resolve_folder
 
 
 def port(text: str) -> int:

@@ -22,10 +22,11 @@ from guard import Limit, Page, read_upload, user_error
 from PIL import Image
 
 from fqgan_hf import FARPipeline, optimize
-from fqgan_hf.analysis import CodebookUsage, psnr
-from fqgan_hf.cli import choose_device
-from fqgan_hf.facts import codebook_names
+from fqgan_hf.evaluation.codebooks import CodebookUsage
+from fqgan_hf.evaluation.metrics import psnr
 from fqgan_hf.failures import first_line
+from fqgan_hf.hub.facts import codebook_names
+from fqgan_hf.pipelines.inference import choose_device
 
 
 # What the page offers, and all that the handlers accept. `top_k` goes up to the codebook's size.

@@ -13,17 +13,12 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.failures import leave
 from fqgan_hf.files import write_json
-from fqgan_hf.training.arguments import (
-    ImageDataArguments,
-    check_at_least,
-    check_seed,
-    option,
-    parse_arguments,
-    run_script,
-)
-from fqgan_hf.training.preflight import check_images, check_model, check_output_file, check_picture_file
+from fqgan_hf.option_checks import check_at_least, check_seed, option
+from fqgan_hf.training.common.arguments import parse_arguments, run_script
+from fqgan_hf.training.common.preflight import check_images, check_model, check_output_file, check_picture_file
 
 
 @dataclass(kw_only=True)
@@ -66,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(EvaluationArguments, argv)
     check(args)
     # Not before: torch and the libraries over it take seconds to import.
-    from fqgan_hf.training.judging import evaluate
+    from fqgan_hf.evaluation.evaluate import evaluate
 
     figures = evaluate(args)
     write_json(Path(args.output_file), figures)

@@ -4,16 +4,18 @@
     accelerate launch -m fqgan_hf.training.extract_codes --tokenizer outputs/fqgan --train_data_dir images/ \
         --crop ten-crop --output_dir outputs/codes
 
-Writes parquet shards and `manifest.json` (see `fqgan_hf.training.codes`). Any number of processes writes the same
+Writes parquet shards and `manifest.json` (see `fqgan_hf.training.data.codes`). Any number of processes writes the same
 rows; a run that was stopped goes on where it was when started again.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.failures import leave
-from fqgan_hf.training.arguments import ImageDataArguments, check_at_least, option, parse_arguments, run_script
-from fqgan_hf.training.preflight import check_images, check_model, check_output_dir
+from fqgan_hf.option_checks import check_at_least, option
+from fqgan_hf.training.common.arguments import parse_arguments, run_script
+from fqgan_hf.training.common.preflight import check_images, check_model, check_output_dir
 
 
 @dataclass(kw_only=True)
@@ -43,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(ExtractCodesArguments, argv)
     check(args)
     # Not before: torch and the libraries over it take seconds to import.
-    from fqgan_hf.training.code_extraction import extract
+    from fqgan_hf.training.data.code_extraction import extract
 
     extract(args)
 

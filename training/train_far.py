@@ -14,16 +14,11 @@ in `output_dir` loads with `FARForImageGeneration.from_pretrained`; beside it ar
 from dataclasses import dataclass
 from typing import Literal
 
+from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.failures import leave
-from fqgan_hf.training.arguments import (
-    ImageDataArguments,
-    TrainingArguments,
-    check_at_least,
-    option,
-    parse_arguments,
-    run_script,
-)
-from fqgan_hf.training.preflight import check_codes, check_images, check_model, check_training
+from fqgan_hf.option_checks import check_at_least, option
+from fqgan_hf.training.common.arguments import TrainingArguments, parse_arguments, run_script
+from fqgan_hf.training.common.preflight import check_codes, check_images, check_model, check_training
 
 
 @dataclass(kw_only=True)
@@ -88,8 +83,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(TrainFARArguments, argv)
     check(args)
     # Not before: torch and the libraries over it take seconds to import.
-    from fqgan_hf.training.generator_training import train_generator
-    from fqgan_hf.training.launch import run_training
+    from fqgan_hf.training.common.launch import run_training
+    from fqgan_hf.training.far.loop import train_generator
 
     run_training(args, train_generator)
 

@@ -12,19 +12,18 @@ each --logging_steps), `validation/` (pictures) and `checkpoint-*` (to go on wit
 from dataclasses import dataclass
 from typing import Literal
 
+from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.failures import leave
-from fqgan_hf.training.arguments import (
+from fqgan_hf.option_checks import check_at_least, option
+from fqgan_hf.training.common.arguments import (
     LPIPS_NAME,
     TEACHER_KINDS,
     WITHOUT_TEACHER,
-    ImageDataArguments,
     TrainingArguments,
-    check_at_least,
-    option,
     parse_arguments,
     run_script,
 )
-from fqgan_hf.training.preflight import check_images, check_model, check_training
+from fqgan_hf.training.common.preflight import check_images, check_model, check_training
 
 
 @dataclass(kw_only=True)
@@ -114,8 +113,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(TrainFQGANArguments, argv)
     check(args)
     # Not before: torch and the libraries over it take seconds to import.
-    from fqgan_hf.training.launch import run_training
-    from fqgan_hf.training.tokenizer_training import train_tokenizer
+    from fqgan_hf.training.common.launch import run_training
+    from fqgan_hf.training.fqgan.loop import train_tokenizer
 
     run_training(args, train_tokenizer)
 

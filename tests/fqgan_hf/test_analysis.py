@@ -13,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fqgan_hf.analysis import CodebookUsage, codebook_overlap, image_grid, psnr
+from fqgan_hf.evaluation.codebooks import CodebookUsage, codebook_overlap
+from fqgan_hf.evaluation.metrics import psnr
+from fqgan_hf.evaluation.pictures import image_grid
 
 
 class TestCodebookUsage:

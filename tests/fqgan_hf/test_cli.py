@@ -19,10 +19,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel, FQGANPipeline
-from fqgan_hf.cli import COMMANDS, build_parser, main, reconstruct
+from fqgan_hf.cli import COMMANDS, build_parser, main
 from fqgan_hf.conversion import to_published_state_dict
-from fqgan_hf.facts import codebook_names
 from fqgan_hf.failures import first_line
+from fqgan_hf.hub.facts import codebook_names
+from fqgan_hf.pipelines.reconstruction import reconstruct
 
 
 LIBRARIES = (transformers.utils.logging, diffusers.utils.logging)

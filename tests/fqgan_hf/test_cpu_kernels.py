@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import StaticLayer
 
-from fqgan_hf.cpu_kernels import (
+from fqgan_hf.kernels.cpu_kernels import (
     KernelAttention,
     KernelInt8Linear,
     KernelLinear,
@@ -237,7 +237,7 @@ def test_sizes_that_do_not_fit_keep_their_modules():
 # ---- Compilation, each time in a process of its own -----------------------------------------------------------------
 
 SCRIPT = """
-from fqgan_hf.cpu_kernels import kernels_available
+from fqgan_hf.kernels.cpu_kernels import kernels_available
 print(kernels_available())
 """
 

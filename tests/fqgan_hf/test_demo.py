@@ -20,7 +20,7 @@ pytest.importorskip("datasets")
 pytest.importorskip("matplotlib")
 pytest.importorskip("yaml")
 
-from fqgan_hf import demo
+from fqgan_hf.demo import run as demo
 
 
 @pytest.fixture(scope="module")

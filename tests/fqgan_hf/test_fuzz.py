@@ -26,10 +26,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel
-from fqgan_hf.cli import load_generating_pipeline, main
+from fqgan_hf.cli import main
 from fqgan_hf.conversion import convert_checkpoint, load_published_state_dict, to_published_state_dict
 from fqgan_hf.failures import MISTAKES
 from fqgan_hf.modeling.image_processing_fqgan import load_image
+from fqgan_hf.pipelines.inference import load_generating_pipeline
 
 
 LIBRARIES = (transformers.utils.logging, diffusers.utils.logging)

@@ -16,15 +16,8 @@ from PIL import Image
 
 import fqgan_hf
 import fqgan_hf.modeling
-from fqgan_hf import (
-    FARConfig,
-    FARForImageGeneration,
-    FARPipeline,
-    FQGANImageProcessor,
-    FQGANModel,
-    FQGANPipeline,
-    hub,
-)
+from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel, FQGANPipeline
+from fqgan_hf.hub import export as hub
 
 
 CODE = {

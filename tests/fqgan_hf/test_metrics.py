@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fqgan_hf.metrics import FeatureStatistics, frechet_distance, inception_score, precision_recall
+from fqgan_hf.evaluation.metrics import FeatureStatistics, frechet_distance, inception_score, precision_recall
 
 
 def random_covariance(rng: np.random.Generator, size: int, rank: int | None = None) -> np.ndarray:

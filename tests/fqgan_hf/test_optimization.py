@@ -15,11 +15,11 @@ from fqgan_hf import (
     FQGANImageProcessor,
     FQGANModel,
     FQGANPipeline,
-    optimization,
     optimize,
 )
-from fqgan_hf.cpu_kernels import KernelQuantizer, int8_kernels_available, kernels_available
-from fqgan_hf.packed_linear import OneDNNInt8Linear, OneDNNLinear, PackedLinear
+from fqgan_hf.kernels import optimization
+from fqgan_hf.kernels.cpu_kernels import KernelQuantizer, int8_kernels_available, kernels_available
+from fqgan_hf.kernels.packed_linear import OneDNNInt8Linear, OneDNNLinear, PackedLinear
 
 
 @pytest.fixture(params=["kernels", "oneDNN"])

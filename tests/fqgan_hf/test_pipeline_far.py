@@ -12,7 +12,7 @@ from PIL import Image
 
 import fqgan_hf
 from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel
-from fqgan_hf.labels import resolve_labels
+from fqgan_hf.pipelines.labels import resolve_labels
 
 
 NAMES = {

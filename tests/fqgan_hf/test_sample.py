@@ -22,7 +22,7 @@ from PIL import Image
 
 from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel
 from fqgan_hf.cli import main
-from fqgan_hf.sample import SamplingRun, dealt_folder, sample
+from fqgan_hf.pipelines.sample import SamplingRun, dealt_folder, sample
 
 
 NAMES = {0: "tench, Tinca tinca", 1: "crane", 2: "golden retriever", 3: "crane"}

@@ -12,8 +12,8 @@ from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from transformers import BitImageProcessor, CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config, Dinov2Model
 
-from fqgan_hf.training.codes_manifest import CodesManifest
-from fqgan_hf.training.crops import CROPS
+from fqgan_hf.training.data.codes_manifest import CodesManifest
+from fqgan_hf.training.data.crops import CROPS
 
 
 CLASSES = ("circle", "square", "stripes")

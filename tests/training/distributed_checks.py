@@ -21,8 +21,8 @@ from torch.distributed.fsdp import fully_shard
 
 from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
-from fqgan_hf.training.checkpointing import unsharded, whole
-from fqgan_hf.training.loop import GuardedUpdate, build_optimizer, ema_weights
+from fqgan_hf.training.common.checkpointing import unsharded, whole
+from fqgan_hf.training.common.loop import GuardedUpdate, build_optimizer, ema_weights
 
 
 ARGS = SimpleNamespace(

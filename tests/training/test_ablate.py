@@ -16,12 +16,12 @@ from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from transformers import RegNetConfig, RegNetForImageClassification, ViTImageProcessor
 
-from fqgan_hf.training.ablate import Table3Arguments
-from fqgan_hf.training.ablate import main as ablate
-from fqgan_hf.training.ablation_report import NOTES, TABLE3, TABLE4, compare, spread
-from fqgan_hf.training.ablation_runs import Scripts, check_same_settings, shown_command
+from fqgan_hf.evaluation.features import FeatureNetwork
+from fqgan_hf.training.ablation.ablate import Table3Arguments
+from fqgan_hf.training.ablation.ablate import main as ablate
+from fqgan_hf.training.ablation.report import NOTES, TABLE3, TABLE4, compare, spread
+from fqgan_hf.training.ablation.runs import Scripts, check_same_settings, shown_command
 from fqgan_hf.training.evaluation import main as evaluate
-from fqgan_hf.training.judging import FeatureNetwork
 
 
 CLASSES = ["dark", "bright"]
@@ -236,7 +236,7 @@ def test_a_terminated_ablation_goes_on_where_it_was(words, presets, read_metrics
     """With real processes: the training ends with the ablation and resumes from its checkpoint."""
     words = ["table3", *words, "--tokenizer_config", str(presets / "tokenizer.yaml")]
     words += ["--seeds", "0", "--arms", "both", "--max_train_steps", "100"]
-    command = [sys.executable, "-m", "fqgan_hf.training.ablate", *words]
+    command = [sys.executable, "-m", "fqgan_hf.training.ablation.ablate", *words]
     model = tmp_path / "runs" / "table3" / "both-seed0" / "model"
     process = subprocess.Popen(command)
     while not list(model.glob("checkpoint-*/manifest.json")):
@@ -270,7 +270,7 @@ def test_options(words, capsys):
 
 def test_the_command_shows_no_local_path(tmp_path):
     shown = shown_command(["table3", "--dataset", str(tmp_path / "cifar10"), "--cache_dir", "x", "--seeds", "0", "1"])
-    assert shown == "python -m fqgan_hf.training.ablate table3 --dataset path/to/cifar10 --seeds 0 1"
+    assert shown == "python -m fqgan_hf.training.ablation.ablate table3 --dataset path/to/cifar10 --seeds 0 1"
 
 
 def test_verdicts_go_by_seed():

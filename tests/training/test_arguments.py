@@ -12,27 +12,27 @@ import pytest
 import torch
 import yaml
 
-import fqgan_hf.training.arguments
+import fqgan_hf.training.common.arguments
+from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
-from fqgan_hf.training.arguments import (
+from fqgan_hf.training.common.arguments import (
     PRESETS,
-    ImageDataArguments,
     TrainingArguments,
     load_model_config,
     parse_arguments,
     preset_names,
 )
-from fqgan_hf.training.costs_far import describe_run, flops_per_image
+from fqgan_hf.training.common.loop import TrainingPlan
 from fqgan_hf.training.extract_codes import ExtractCodesArguments
-from fqgan_hf.training.loop import TrainingPlan
+from fqgan_hf.training.far.costs import describe_run, flops_per_image
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_far import main as train_far
 from fqgan_hf.training.train_fqgan import TrainFQGANArguments
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 
 
-TRAINING = Path(fqgan_hf.training.arguments.__file__).parent
+TRAINING = Path(fqgan_hf.training.common.arguments.__file__).parent
 SCRIPTS = (TrainFQGANArguments, ExtractCodesArguments, TrainFARArguments)
 
 

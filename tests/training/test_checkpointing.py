@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.checkpointing import export
+from fqgan_hf.training.common.checkpointing import export
+from fqgan_hf.training.common.resuming import MANIFEST, find_checkpoint, list_checkpoints
 from fqgan_hf.training.extract_codes import main as extract_codes
-from fqgan_hf.training.resuming import MANIFEST, find_checkpoint, list_checkpoints
 from fqgan_hf.training.train_far import main as train_far
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from fqgan_hf.files import sha256
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.codes import CodeSequences, finish, load_rows, shard_name, write_shard
-from fqgan_hf.training.codes_manifest import CodesManifest
-from fqgan_hf.training.crops import CROPS, ten_crop, to_pixel_values
+from fqgan_hf.training.data.codes import CodeSequences, finish, load_rows, shard_name, write_shard
+from fqgan_hf.training.data.codes_manifest import CodesManifest
+from fqgan_hf.training.data.crops import CROPS, ten_crop, to_pixel_values
 from fqgan_hf.training.extract_codes import main as extract_codes
 
 from .conftest import NUM_IMAGES, TOKENIZER
@@ -194,7 +194,7 @@ def test_extraction(crop, options, tokenizer, image_folder, tmp_path):
 
 def test_stopped_extraction_goes_on(options, tmp_path, monkeypatch):
     extract_codes(options(tmp_path / "whole"))
-    import fqgan_hf.training.code_extraction as script
+    import fqgan_hf.training.data.code_extraction as script
 
     calls = []
 

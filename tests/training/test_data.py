@@ -8,17 +8,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from fqgan_hf.training.arguments import ImageDataArguments
-from fqgan_hf.training.crops import center_crop, random_crop, to_pixel_values
-from fqgan_hf.training.data import (
-    AugmentedImages,
-    BadImages,
-    EpochSampler,
-    LabelledImages,
-    ProcessedImages,
-    load_images,
-    split_indices,
-)
+from fqgan_hf.evaluation.image_source import ImageDataArguments
+from fqgan_hf.evaluation.images import BadImages, LabelledImages, ProcessedImages, load_images
+from fqgan_hf.training.data.crops import center_crop, random_crop, to_pixel_values
+from fqgan_hf.training.data.datasets import AugmentedImages, EpochSampler, split_indices
 
 from .conftest import CLASSES
 

@@ -13,9 +13,9 @@ import pytest
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from PIL import Image
 
-from fqgan_hf.training.arguments import ImageDataArguments
-from fqgan_hf.training.data import load_images
-from fqgan_hf.training.data_folder import IMAGE_SUFFIXES, METADATA_NAMES, list_data_folder
+from fqgan_hf.evaluation.data_folder import IMAGE_SUFFIXES, METADATA_NAMES, list_data_folder
+from fqgan_hf.evaluation.image_source import ImageDataArguments
+from fqgan_hf.evaluation.images import load_images
 
 
 # Beside each of them lies a folder that it means as a pattern, with three times the data.

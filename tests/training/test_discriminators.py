@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from fqgan_hf.training.discriminators import LeCam, StyleGANDiscriminator, _blur_down, _minibatch_stddev
+from fqgan_hf.training.fqgan.discriminators import LeCam, StyleGANDiscriminator, _blur_down, _minibatch_stddev
 
 
 @pytest.mark.parametrize("resolution", [8, 12, 32, 33])

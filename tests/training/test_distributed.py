@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from fqgan_hf.modeling.modeling_far import FARDecoderLayer, FARForImageGeneration
-from fqgan_hf.training.arguments import PRESETS
-from fqgan_hf.training.loop import build_optimizer
+from fqgan_hf.training.common.arguments import PRESETS
+from fqgan_hf.training.common.loop import build_optimizer
 
 from .distributed_checks import ARGS, batch, build
 

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 
-from fqgan_hf.analysis import CodebookUsage, codebook_overlap
+from fqgan_hf.evaluation.codebooks import CodebookUsage, codebook_overlap
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.doctor import CollapseDoctor, revive_codes
+from fqgan_hf.training.fqgan.codebook_monitor import CollapseDoctor, revive_codes
 
 
 @pytest.fixture

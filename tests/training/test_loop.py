@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from fqgan_hf.training.loop import GuardedUpdate
+from fqgan_hf.training.common.loop import GuardedUpdate
 
 
 def test_a_scaler_cannot_hide_a_loss_that_stays_nonfinite():

@@ -8,8 +8,8 @@ import torch
 
 from fqgan_hf.modeling.modeling_fqgan import FQGANOutput
 from fqgan_hf.modeling.quantizer_fqgan import FQGANLosses
-from fqgan_hf.training.discriminators import PatchDiscriminator
-from fqgan_hf.training.losses import (
+from fqgan_hf.training.fqgan.discriminators import PatchDiscriminator
+from fqgan_hf.training.fqgan.losses import (
     TokenizerLossWeights,
     adaptive_weight,
     discriminator_loss,

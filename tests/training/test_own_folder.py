@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from fqgan_hf import files
-from fqgan_hf.training.codes import shard_name, write_shard
+from fqgan_hf.files import read_metrics
+from fqgan_hf.training.data.codes import shard_name, write_shard
 from fqgan_hf.training.extract_codes import main as extract_codes
-from fqgan_hf.training.metrics_file import read_metrics
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 
 from .run_server import RunServer
@@ -103,7 +103,7 @@ def test_a_full_disk_at_the_end_leaves_the_old_model(tokenizer_options, tmp_path
 
 PLOT_ON_A_FULL_DISK = """
 import resource, signal, sys
-from fqgan_hf.training.plots import plot_losses
+from fqgan_hf.training.common.plots import plot_losses
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 plot_losses(*sys.argv[1:])

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fqgan_hf.training.perceptual import FeatureDistance, load_perceptual
+from fqgan_hf.training.fqgan.perceptual import FeatureDistance, load_perceptual
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import fqgan_hf.training.extract_codes
 import fqgan_hf.training.train_far
 import fqgan_hf.training.train_fqgan
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.arguments import run_script
+from fqgan_hf.training.common.arguments import run_script
 
 from .conftest import TOKENIZER
 
@@ -29,7 +29,7 @@ from .conftest import TOKENIZER
 # Runs command lines one after another and says how each ended, and which libraries were imported for it.
 EARLY = """
 import contextlib, importlib, io, json, sys
-from fqgan_hf.training.arguments import run_script
+from fqgan_hf.training.common.arguments import run_script
 for script, words in json.load(sys.stdin):
     module, errors = importlib.import_module(f"fqgan_hf.training.{script}"), io.StringIO()
     sys.argv = [script, *words]

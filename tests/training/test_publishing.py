@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fqgan_hf.training.plots import plot_losses
+from fqgan_hf.training.common.plots import plot_losses
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fqgan_hf.training.codes import load_rows, shard_name
-from fqgan_hf.training.codes_manifest import CodesManifest
-from fqgan_hf.training.resuming import MANIFEST, list_checkpoints
+from fqgan_hf.training.common.resuming import MANIFEST, list_checkpoints
+from fqgan_hf.training.data.codes import load_rows, shard_name
+from fqgan_hf.training.data.codes_manifest import CodesManifest
 
 from .run_server import RunServer
 from .test_checkpointing import checkpoint_hashes

@@ -11,9 +11,9 @@ from accelerate.utils import load as load_pickle
 from PIL import Image
 
 from fqgan_hf.files import MANIFEST
+from fqgan_hf.training.common.model_config import model_fields
+from fqgan_hf.training.common.resuming import ON_RESUME, OnResume, check_resumable, read_checkpoint, recorded_options
 from fqgan_hf.training.extract_codes import main as extract_codes
-from fqgan_hf.training.model_config import model_fields
-from fqgan_hf.training.resuming import ON_RESUME, OnResume, check_resumable, read_checkpoint, recorded_options
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_far import main as train_far
 from fqgan_hf.training.train_fqgan import TrainFQGANArguments

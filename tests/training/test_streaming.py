@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from fqgan_hf.training.arguments import ImageDataArguments
-from fqgan_hf.training.data import AugmentedImages, load_images
-from fqgan_hf.training.streaming import StreamedSamples, StreamLoader
+from fqgan_hf.evaluation.image_source import ImageDataArguments
+from fqgan_hf.evaluation.images import load_images
+from fqgan_hf.training.data.datasets import AugmentedImages
+from fqgan_hf.training.data.streaming import StreamedSamples, StreamLoader
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 
 from .test_checkpointing import checkpoint_hashes

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.losses import representation_losses
-from fqgan_hf.training.teachers import Teacher, add_feature_dims, load_teachers
+from fqgan_hf.training.fqgan.losses import representation_losses
+from fqgan_hf.training.fqgan.teachers import Teacher, add_feature_dims, load_teachers
 
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

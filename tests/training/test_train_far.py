@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.codes_manifest import CodesManifest
+from fqgan_hf.training.data.codes_manifest import CodesManifest
 from fqgan_hf.training.extract_codes import main as extract_codes
-from fqgan_hf.training.generator_training import validate
-from fqgan_hf.training.sampling import check_classes
+from fqgan_hf.training.far.loop import validate
+from fqgan_hf.training.far.sampling import check_classes
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_far import main as train_far
 
@@ -107,8 +107,8 @@ def held_out_loss(model, options, to_command, tmp_path):
     """As the script computes it, for any model."""
     from accelerate import Accelerator
 
-    from fqgan_hf.training.arguments import parse_arguments
-    from fqgan_hf.training.generator_data import stored_codes
+    from fqgan_hf.training.common.arguments import parse_arguments
+    from fqgan_hf.training.far.generator_data import stored_codes
 
     args = parse_arguments(TrainFARArguments, to_command({**options, "output_dir": tmp_path}))
     data = stored_codes(args, None)

@@ -12,10 +12,10 @@ import torch
 from accelerate.utils import load as load_pickle
 from safetensors.torch import load_file
 
-import fqgan_hf.training.tokenizer_training
+import fqgan_hf.training.fqgan.loop
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.arguments import PRESETS, load_model_config
-from fqgan_hf.training.costs import count_parameters, forward_flops, readable
+from fqgan_hf.training.common.arguments import PRESETS, load_model_config
+from fqgan_hf.training.common.costs import count_parameters, forward_flops, readable
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 
 
@@ -125,8 +125,8 @@ def test_networks_out_of_reach_end_the_run_first(tokenizer_options, tmp_path, mo
     def expensive(*args):
         raise AssertionError("something was built before")
 
-    monkeypatch.setattr(fqgan_hf.training.tokenizer_training, "build_model", expensive)
-    monkeypatch.setattr(fqgan_hf.training.tokenizer_training, "load_images", expensive)
+    monkeypatch.setattr(fqgan_hf.training.fqgan.loop, "build_model", expensive)
+    monkeypatch.setattr(fqgan_hf.training.fqgan.loop, "load_images", expensive)
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(ValueError, match="perceptual_model 'lpips' needs the packages lpips and torchvision"):
         train_fqgan(tokenizer_options(tmp_path / "a", perceptual_weight=None))

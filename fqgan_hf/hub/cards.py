@@ -1,0 +1,149 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""TODO."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fqgan_hf.hub.kinds import CARD_TEMPLATES, _kind
+
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass
+class CardInfo:
+    """
+    What a model card tells that the weights and the configuration can't.
+
+    Args:
+        title (`str`, *optional*): Heading of the card. Default: the repository's name.
+        license (`str`): License of the *weights*, as the Hub spells it ("apache-2.0", "cc-by-nc-4.0").
+        datasets (`list[str]`): Training data, by Hub id where there is one (only ids go into the front matter).
+        training (`str`): How the model was trained, in Markdown.
+        metrics (`dict[str, float]`): Measured figures by name, e.g. `{"rFID": 0.94, "PSNR": 22.02}`.
+        evaluation_dataset (`str`, *optional*): What the metrics were measured on. Required with `metrics`.
+        limitations (`str`): What the model should not be used for, in Markdown.
+        base_model (`str`, *optional*): Hub id of the checkpoint this one was made from.
+        tags (`list[str]`): More tags for the Hub.
+    """
+
+    title: str | None = None
+    license: str = "apache-2.0"
+    datasets: list[str] = field(default_factory=list)
+    training: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    evaluation_dataset: str | None = None
+    limitations: str = ""
+    base_model: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.metrics = {name: float(value) for name, value in self.metrics.items()}
+        for name, value in self.metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(f"metrics must be finite numbers, got {name} = {value}")
+        if self.metrics and not self.evaluation_dataset:
+            raise ValueError("evaluation_dataset must name what the metrics were measured on, got None")
+
+
+def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
+    """
+    The model card of `obj` as it would be published, front matter included.
+
+    Args:
+        obj: As for [`export`].
+        repo_id (`str`): Name that the card's examples load.
+        info (`CardInfo`, *optional*): What the object itself doesn't tell.
+
+    Returns:
+        `str`: Markdown.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    import fqgan_hf
+
+    kind = _kind(obj)
+    info = info or CardInfo()
+    title = info.title or repo_id.split("/")[-1]
+    generates = kind in ("FARForImageGeneration", "FARPipeline")
+    # The Hub's ready-made snippets for "diffusers" don't import this package and would fail: name it instead.
+    library = "transformers" if kind == "FARForImageGeneration" else "fqgan-hf"
+    tags = ["fqgan", "far", "class-conditional"] if generates else ["fqgan", "image-tokenizer", "vector-quantization"]
+    data = ModelCardData(
+        license=info.license,
+        library_name=library,
+        pipeline_tag="unconditional-image-generation" if generates else "image-to-image",
+        tags=[*tags, "diffusers", *info.tags] if kind != "FARForImageGeneration" else [*tags, *info.tags],
+        datasets=[name for name in info.datasets if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)] or None,
+        base_model=info.base_model,
+        model_name=title,
+        eval_results=[
+            EvalResult(
+                task_type="unconditional-image-generation" if generates else "image-to-image",
+                dataset_type=_slug(info.evaluation_dataset),
+                dataset_name=info.evaluation_dataset,
+                metric_type=_slug(name),
+                metric_name=name,
+                metric_value=value,
+            )
+            for name, value in info.metrics.items()
+        ]
+        or None,
+    )
+    models = {"FQGANModel": "tokenizer", "FARForImageGeneration": "generator"}
+    parts = {models[kind]: obj} if kind in models else {"tokenizer": obj.vqmodel}
+    if kind == "FARPipeline":
+        parts["generator"] = obj.transformer
+
+    folders = [Path(base) / "model_cards" for base in fqgan_hf.__path__]
+    environment = Environment(
+        loader=FileSystemLoader(folders),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(CARD_TEMPLATES[kind]).render(
+        card_data=data.to_yaml(),
+        title=title,
+        repo_id=repo_id,
+        info=info,
+        version=fqgan_hf.__version__,
+        **{name: _FACTS[name](model) for name, model in parts.items()},
+    )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_").lower()
+
+
+def _tokenizer_facts(model) -> dict[str, Any]:
+    config = model.config
+    return {
+        "parameters": model.num_parameters(),
+        "num_codebooks": config.num_codebooks,
+        "codebook_size": config.codebook_size,
+        "codebook_dim": config.codebook_dim,
+        "sample_size": config.sample_size,
+        "downsample_factor": model.downsample_factor,
+        "grid": model.grid_size(config.sample_size, config.sample_size),
+        "feature_dims": [width for width in config.feature_dims or () if width],
+        "fingerprint": model.fingerprint(),
+    }
+
+
+def _generator_facts(model) -> dict[str, Any]:
+    config = model.config
+    names = (
+        "num_codebooks", "codebook_size", "num_classes", "grid_height", "grid_width", "hidden_size",
+        "num_hidden_layers", "num_attention_heads", "head_type", "num_head_layers", "tokenizer_fingerprint",
+    )  # fmt: skip
+    return {"parameters": model.num_parameters(), **{name: getattr(config, name) for name in names}}
+
+
+_FACTS = {"tokenizer": _tokenizer_facts, "generator": _generator_facts}

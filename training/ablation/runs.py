@@ -1,0 +1,365 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""The runs of an ablation: trained by scripts in processes of their own, judged here.
+
+Options and command: `fqgan_hf.training.ablation.ablate`.
+"""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fqgan_hf.evaluation.evaluate import Reference, evaluate_generator, evaluate_tokenizer, load_pipeline
+from fqgan_hf.evaluation.features import FeatureNetwork
+from fqgan_hf.evaluation.image_source import ImageDataArguments
+from fqgan_hf.evaluation.images import load_images
+from fqgan_hf.failures import raise_if_interrupted
+from fqgan_hf.files import MANIFEST, read_json, read_metrics, write_json
+from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.pretrained import load_pretrained
+from fqgan_hf.processes import cpu_threads
+from fqgan_hf.training.ablation.report import TABLE3, TABLE4, Context, report_table3, report_table4
+from fqgan_hf.training.common.arguments import load_model_config, parse_arguments
+from fqgan_hf.training.train_far import TrainFARArguments
+from fqgan_hf.training.train_fqgan import TrainFQGANArguments
+
+
+if TYPE_CHECKING:
+    from fqgan_hf.training.ablation.ablate import AblationArguments, Table3Arguments, Table4Arguments
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed: where it lives, how it is trained, how it is judged."""
+
+    arm: str
+    seed: int
+    folder: Path
+    script: str
+    words: list[str]
+    judge: Callable[[Path], dict[str, Any]]
+
+    @property
+    def model_dir(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def result_path(self) -> Path:
+        return self.folder / "result.json"
+
+
+class Scripts:
+    """Starts training scripts as processes, and ends those that still run when something goes wrong."""
+
+    def __init__(self, num_threads: int):
+        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        self.environment = {**os.environ, **dict.fromkeys(threads, str(num_threads))}
+        self.running: set[subprocess.Popen] = set()
+        self.stopped = False
+
+    def run(self, script: str, words: Sequence[str], log: Path) -> None:
+        """Wait for `python -m fqgan_hf.training.SCRIPT WORDS`, its output added to `log`."""
+        command = [sys.executable, "-m", f"fqgan_hf.training.{script}", *words]
+        with open(log, "a", encoding="utf-8") as file:
+            if self.stopped:
+                return
+            process = subprocess.Popen(command, env=self.environment, stdout=file, stderr=subprocess.STDOUT)
+            self.running.add(process)
+            code = process.wait()
+            self.running.discard(process)
+        if code and not self.stopped:
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise ChildProcessError(f"{script} ended with status {code}, see {log}: {lines[-1] if lines else ''}")
+
+    def stop(self) -> None:
+        self.stopped = True
+        for process in list(self.running):
+            process.terminate()
+
+
+def run_all(runs: Sequence[Run], settings: dict[str, Any], args: "AblationArguments", scripts: Scripts) -> None:
+    """Train and judge what has no result yet, `--jobs` at a time."""
+    judging = threading.Lock()  # one evaluation at a time, in this process, beside the training of the next run
+
+    def run(job: Run) -> None:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        if job.result_path.is_file():
+            check_same_settings(job.result_path, settings)
+            print(f"{job.arm}, seed {job.seed}: done before", flush=True)
+            return
+        if not (job.model_dir / "config.json").is_file():  # written last, when training is over
+            print(f"{job.arm}, seed {job.seed}: training", flush=True)
+            scripts.run(job.script, job.words, job.folder / "train.log")
+        if scripts.stopped:
+            return
+        with judging:
+            if scripts.stopped:
+                return
+            started = time.perf_counter()
+            print(f"{job.arm}, seed {job.seed}: judging", flush=True)
+            metrics = job.judge(job.model_dir)
+            judged = time.perf_counter()
+        training = training_seconds(job.model_dir, settings["train_batch_size"])
+        seconds = {"training": round(training, 1), "judging": round(judged - started, 1)}
+        result = {"arm": job.arm, "seed": job.seed, "settings": settings, "metrics": metrics, "seconds": seconds}
+        write_json(job.result_path, result)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        futures = [pool.submit(run, job) for job in runs]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            failed = [future for future in futures if future.done() and future.exception()]
+        except BaseException:  # also an interrupt: no training may go on behind our back
+            scripts.stop()
+            raise
+        if failed:
+            scripts.stop()
+            raise failed[0].exception()
+
+
+def training_seconds(model_dir: Path, batch_size: int) -> float:
+    """Time in the training loop by its own record, which counts across interruptions."""
+    seconds, last = 0.0, 0
+    for record in read_metrics(model_dir / "metrics.jsonl"):
+        if "images_per_second" in record:
+            seconds += (record["step"] - last) * batch_size / record["images_per_second"]
+            last = record["step"]
+    return seconds
+
+
+def check_same_settings(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The result in a file, if it was obtained under these settings; else `ValueError`."""
+    result = read_json(path)
+    if not all(isinstance(result.get(name), dict) for name in ("settings", "metrics")):
+        raise ValueError(f"{path} is damaged: it is no result of a run")
+    differences = [
+        f"{name} was {result['settings'].get(name)!r} and is now {value!r}"
+        for name, value in settings.items()
+        if result["settings"].get(name) != value
+    ]
+    if differences:
+        raise ValueError(
+            f"{path} was obtained with other settings and cannot stand in the same table: {'; '.join(differences)}. "
+            "Choose another --output_dir"
+        )
+    return result
+
+
+def load_results(folder: Path, settings: dict[str, Any], arms: Sequence[str]) -> list[dict[str, Any]]:
+    """All results of a table, in the order of its arms and by seed."""
+    results = [check_same_settings(path, settings) for path in sorted(folder.glob("*-seed*/result.json"))]
+    return sorted(results, key=lambda result: (list(arms).index(result["arm"]), result["seed"]))
+
+
+class Judge:
+    """The network and the held-out images, loaded when first needed."""
+
+    def __init__(self, args: "AblationArguments", resolution: int):
+        self.args = args
+        self.resolution = resolution
+        self._loaded: tuple[FeatureNetwork, Reference] | None = None
+
+    def load(self) -> tuple[FeatureNetwork, Reference]:
+        if self._loaded is None:
+            args = self.args
+            data = ImageDataArguments(dataset_name=args.dataset, split=args.test_split, cache_dir=args.cache_dir)
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            network = FeatureNetwork(args.feature_extractor, device)
+            images = load_images(data)
+            reference = Reference.measure(images, self.resolution, args.num_test_images, network, args.batch_size)
+            self._loaded = network, reference
+        return self._loaded
+
+    def tokenizer(self, folder: str | Path) -> dict[str, Any]:
+        network, reference = self.load()
+        model = FQGANModel.from_pretrained(str(folder)).to(network.model.device)
+        return {
+            **evaluate_tokenizer(model, reference, network, self.args.batch_size),
+            "real_images_read_as_labelled": reference.accuracy,
+        }
+
+    def generator(self, tokenizer: str, folder: Path, seed: int) -> dict[str, Any]:
+        network, reference = self.load()
+        args = self.args
+        pipe = load_pipeline(tokenizer, folder).to(network.model.device)
+        figures, _ = evaluate_generator(
+            pipe,
+            reference,
+            network,
+            args.num_generated_images,
+            args.batch_size,
+            args.guidance_scale,
+            args.top_k,
+            seed,
+        )
+        records = read_metrics(folder / "metrics.jsonl")
+        validation = [record for record in records if "validation/loss" in record]
+        if not validation:
+            raise ValueError(f"{folder / 'metrics.jsonl'} is damaged: it says nothing of a validation")
+        losses = [validation[-1][f"validation/loss/{k}"] for k in range(pipe.transformer.config.num_codebooks)]
+        return {
+            **figures,
+            "validation_loss": losses,
+            "validation_loss_sum": sum(losses),
+            "real_images_read_as_labelled": reference.accuracy,
+        }
+
+
+def common_settings(args: "AblationArguments", preset: str, training: Any) -> dict[str, Any]:
+    """What must be equal in all runs of a table; names instead of paths."""
+    return {
+        "data": args.data_name or Path(args.dataset).name,
+        "max_train_samples": args.max_train_samples,
+        "preset": Path(preset).stem,
+        "max_train_steps": training.max_train_steps,
+        "train_batch_size": training.train_batch_size * training.gradient_accumulation_steps,
+        "learning_rate": training.learning_rate,
+        "feature_extractor": Path(args.feature_extractor).name,
+        "num_test_images": args.num_test_images,
+    }
+
+
+def report_context(
+    args: "AblationArguments", settings: dict[str, Any], titles: dict[str, str], command: str
+) -> Context:
+    machine = args.machine or f"{os.cpu_count()}-core {platform.machine()}"
+    folder = Path(args.results_dir or args.output_dir)
+    return Context(folder, settings, titles, args.split, args.test_split, machine, command)
+
+
+def shown_command(argv: Sequence[str]) -> str:
+    """This call with local paths replaced by what they stand for."""
+    outside = [Path(word).is_absolute() or word.startswith("..") for word in argv]
+    words = [f"path/to/{Path(word).name}" if out else word for word, out in zip(argv, outside, strict=True)]
+    hidden = {"--cache_dir"}
+    kept, skip = [], False
+    for word in words:
+        skip = word in hidden or (skip and not word.startswith("--"))
+        if not skip:
+            kept.append(word)
+    return shlex.join(["python", "-m", "fqgan_hf.training.ablation.ablate", *kept])
+
+
+def data_words(args: "AblationArguments") -> list[str]:
+    words = ["--dataset_name", args.dataset, "--split", args.split]
+    if args.cache_dir is not None:
+        words += ["--cache_dir", args.cache_dir]
+    if args.max_train_samples is not None:
+        words += ["--max_train_samples", str(args.max_train_samples)]
+    return words
+
+
+def training_words(args: "AblationArguments", preset: str, seed: int, folder: Path) -> list[str]:
+    words = ["--config", preset, "--seed", str(seed), "--output_dir", str(folder / "model")]
+    if args.max_train_steps is not None:
+        words += ["--max_train_steps", str(args.max_train_steps)]
+    return [*words, "--resume_from_checkpoint", "latest"]
+
+
+def table3(args: "Table3Arguments", scripts: Scripts, command: str) -> list[str]:
+    """Six tokenizers. Returns the lines of the table."""
+    folder = Path(args.output_dir) / "table3"
+    teacher = args.teacher or args.feature_extractor
+    shared = parse_arguments(
+        TrainFQGANArguments, [*data_words(args), *training_words(args, args.tokenizer_config, 0, folder)]
+    )
+    base = load_model_config(shared.model_config_name_or_path) if shared.model_config_name_or_path else {}
+    if "codebook_size" not in base:
+        raise ValueError(
+            f"tokenizer_config {args.tokenizer_config} must name a model configuration with codebook_size"
+        )
+    settings = common_settings(args, args.tokenizer_config, shared)
+    settings |= {"teacher": Path(teacher).name, "codebook_size": base["codebook_size"]}
+    judge = Judge(args, shared.resolution or base.get("sample_size", 256))
+
+    runs = []
+    for seed in args.seeds:
+        for name in args.arms or TABLE3:
+            arm, path = TABLE3[name], folder / f"{name}-seed{seed}"
+            changes: dict[str, Any] = {
+                "num_codebooks": arm.num_codebooks,
+                "codebook_size": base["codebook_size"] * arm.size_factor,
+            }
+            if arm.num_codebooks == 1:
+                changes["adapter_num_layers"] = 0  # the plain VQGAN: same trunk and decoder
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / "model_config.json", {**base, **changes})
+            words = [*data_words(args), *training_words(args, args.tokenizer_config, seed, path)]
+            words += ["--model_config_name_or_path", str(path / "model_config.json")]
+            words += ["--disentanglement_weight", str(shared.disentanglement_weight if arm.disentanglement else 0.0)]
+            words += ["--teachers", *(["none", teacher] if arm.representation else ["none"])]
+            runs.append(Run(name, seed, path, "train_fqgan", words, judge.tokenizer))
+    try:
+        run_all(runs, settings, args, scripts)
+    finally:
+        titles = {name: arm.title for name, arm in TABLE3.items()}
+        results = load_results(folder, settings, list(TABLE3))
+        lines = report_table3(report_context(args, settings, titles, command), results) if results else []
+    return lines
+
+
+def table4(args: "Table4Arguments", scripts: Scripts, command: str) -> list[str]:
+    """Three generators on the codes of one tokenizer. Returns the lines of the table."""
+    folder = Path(args.output_dir) / "table4"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = load_pretrained(FQGANModel, args.tokenizer, "tokenizer")
+    codes, test_codes = str(folder / "codes"), str(folder / "test-codes")
+    shared = parse_arguments(
+        TrainFARArguments, ["--codes_dir", codes, *training_words(args, args.generator_config, 0, folder)]
+    )
+    settings = common_settings(args, args.generator_config, shared)
+    for name in ("crop", "num_generated_images", "guidance_scale", "top_k"):
+        settings[name] = getattr(args, name)
+    settings["tokenizer_fingerprint"] = model.fingerprint()
+    judge = Judge(args, model.config.sample_size)
+
+    test = ["--split", args.test_split, "--max_train_samples", str(args.num_test_images), "--crop", "plain"]
+    for output_dir, words in ((codes, ["--crop", args.crop]), (test_codes, test)):
+        if not (Path(output_dir) / MANIFEST).is_file():
+            words = [*data_words(args), "--tokenizer", args.tokenizer, "--output_dir", output_dir, *words]
+            scripts.run("extract_codes", words, folder / "extract.log")
+
+    # How good can samples of this tokenizer be at all? As good as its reconstructions.
+    ceiling_path = folder / "tokenizer.json"
+    if not ceiling_path.is_file():
+        write_json(ceiling_path, {"settings": settings, "metrics": judge.tokenizer(args.tokenizer)})
+    ceiling = check_same_settings(ceiling_path, settings)["metrics"]
+
+    runs = []
+    for seed in args.seeds:
+        for head in args.arms or TABLE4:
+            path = folder / f"{head}-seed{seed}"
+            words = ["--codes_dir", codes, "--validation_codes_dir", test_codes, "--tokenizer", args.tokenizer]
+            words += [*training_words(args, args.generator_config, seed, path), "--head", head]
+            words += ["--validation_steps", str(10**9), "--max_validation_samples", str(args.num_test_images)]
+            if args.cache_dir is not None:
+                words += ["--cache_dir", args.cache_dir]
+
+            def run(path: Path, seed: int = seed) -> dict[str, Any]:
+                return judge.generator(args.tokenizer, path, seed)
+
+            runs.append(Run(head, seed, path, "train_far", words, run))
+    try:
+        run_all(runs, settings, args, scripts)
+    finally:
+        results = load_results(folder, settings, list(TABLE4))
+        context = report_context(args, settings, TABLE4, command)
+        lines = report_table4(context, results, ceiling) if results else []
+    return lines
+
+
+def run_table(name: str, args: "AblationArguments", argv: Sequence[str]) -> list[str]:
+    """Make a table, by its name; `argv` is the command that it shows. Returns its lines."""
+    raise_if_interrupted()  # some library may have swallowed it while it was imported
+    with cpu_threads(args.num_threads):
+        return {"table3": table3, "table4": table4}[name](args, Scripts(args.num_threads), shown_command(argv))

@@ -1,0 +1,116 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""Setup of a run: its processes, its folder, its seeds and trackers."""
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_seed
+from tqdm.auto import tqdm
+
+from fqgan_hf.failures import raise_if_interrupted
+from fqgan_hf.files import locked_folder, remove
+from fqgan_hf.training.common.arguments import TrainingArguments
+from fqgan_hf.training.common.resuming import find_checkpoint, read_checkpoint, tell_changes
+
+
+logger = get_logger(__name__)
+
+# What a process that was killed leaves while it writes: a checkpoint, a shard of codes, the trained model.
+LEFTOVER = re.compile(r"checkpoint-\d+\.tmp|\.(export|shard-\d+\.parquet)\..+\.tmp")
+
+
+def run_training(args: TrainingArguments, train: Callable[[Accelerator, Any, Path | None], None]) -> None:
+    """
+    Train in a folder that no other run writes to.
+
+    Args:
+        args (`TrainingArguments`): The run's.
+        train (`Callable`): Called with the accelerator, `args`, and the checkpoint to go on from, if there is one.
+    """
+    raise_if_interrupted()  # some library may have swallowed it while it was imported
+    accelerator = build_accelerator(args)
+    with own_folder(accelerator, args.output_dir, "trains"):
+        resume = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
+        if args.resume_from_checkpoint and resume is None:
+            logger.warning(f"No complete checkpoint in {args.output_dir} yet: starting from the beginning")
+        for change in tell_changes(read_checkpoint(resume), args) if resume else ():
+            logger.warning(f"Going on from {resume}: {change}")
+        start_trackers(accelerator, args)
+        set_seed(args.seed)
+        train(accelerator, args, resume)
+        accelerator.end_training()
+
+
+def build_accelerator(args: TrainingArguments) -> Accelerator:
+    """The accelerator of a run."""
+    accelerator = Accelerator(
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        mixed_precision=args.mixed_precision,
+        log_with=args.report_to,
+        project_config=ProjectConfiguration(
+            project_dir=args.output_dir, logging_dir=str(Path(args.output_dir) / "logs")
+        ),
+        # One scheduler step per optimizer step, whatever the number of processes.
+        step_scheduler_with_optimizer=False,
+    )
+    check_launch(accelerator)
+    return accelerator
+
+
+def check_launch(accelerator: Accelerator) -> None:
+    """Raise `ValueError` where several processes were started but do not know of each other."""
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size != accelerator.num_processes:
+        raise ValueError(
+            f"the launcher started {world_size} processes, but each would work alone: "
+            "without GPUs set ACCELERATE_USE_CPU=true"
+        )
+
+
+@contextlib.contextmanager
+def own_folder(accelerator: Accelerator, folder: str | Path, purpose: str) -> Iterator[None]:
+    """
+    Within this no other run is; every process calls it, and all of them fail if another run is.
+
+    Args:
+        accelerator (`Accelerator`): Of the run.
+        folder (`str` or `Path`): Created if missing. What a killed run left half-written in it is removed.
+        purpose (`str`): See `locked_folder`.
+
+    Raises:
+        OSError: Another run is within, or the folder cannot be written.
+    """
+    folder, failure = Path(folder), None
+    with contextlib.ExitStack() as stack:
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(locked_folder(folder, purpose))
+                for path in folder.iterdir():
+                    if LEFTOVER.fullmatch(path.name):
+                        remove(path)
+            except OSError as error:
+                failure = str(error)
+        (failure,) = broadcast_object_list([failure])
+        if failure is not None:
+            raise OSError(failure)
+        try:
+            yield
+        except BaseException:
+            for bar in list(tqdm._instances):  # so that what went wrong is the last line
+                bar.close()
+            raise
+
+
+def start_trackers(accelerator: Accelerator, args: TrainingArguments) -> None:
+    """Start what `--report_to` names, if it does."""
+    if args.report_to is not None:
+        config = {name: value for name, value in asdict(args).items() if isinstance(value, (int, float, str, bool))}
+        config.pop("hub_token", None)  # trackers may be public
+        accelerator.init_trackers("fqgan-hf", config=config)

@@ -1,0 +1,183 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""The manifest of a store of codes: what they are, and which shards hold them. See `fqgan_hf.training.data.codes`."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fqgan_hf.files import MANIFEST, read_json
+
+
+if TYPE_CHECKING:
+    from fqgan_hf.evaluation.images import LabelledImages
+    from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+
+
+@dataclass
+class CodesManifest:
+    """
+    What a store of codes is.
+
+    Args:
+        tokenizer (`str`): Name or path of the tokenizer that made the codes.
+        tokenizer_fingerprint (`str`): Its `fingerprint()`.
+        num_codebooks, codebook_size (`int`): K and V.
+        grid (`list[int]`): Height and width of the code grid.
+        resolution (`int`): Side of the crops, in pixels.
+        crop (`str`): `"plain"`, `"flip"` or `"ten-crop"`.
+        views (`list[str]`): Name of each view of an image, in order.
+        source (`str`): Where the images came from.
+        shard_size (`int`): Images per shard.
+        num_rows (`int`): Images in all, whether or not they could be read.
+        id2label (`dict[str, str]`): Class id to name.
+        shards (`list[dict]`): `file`, `rows` and `sha256` of each shard, in the order of the images.
+        skipped (`list[str]`): Ids of the images that could not be read and have no row.
+    """
+
+    tokenizer: str
+    tokenizer_fingerprint: str
+    num_codebooks: int
+    codebook_size: int
+    grid: list[int]
+    resolution: int
+    crop: str
+    views: list[str]
+    source: str
+    shard_size: int
+    num_rows: int
+    id2label: dict[str, str]
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    format_version: int = 1
+
+    @classmethod
+    def describe(
+        cls,
+        model: "FQGANModel",
+        tokenizer: str,
+        images: "LabelledImages",
+        crop: str,
+        resolution: int,
+        shard_size: int = 0,
+    ) -> "CodesManifest":
+        """Of the codes that a tokenizer gives for views of images, whether they are going to be stored or not."""
+        from fqgan_hf.training.data.crops import CROPS
+
+        return cls(
+            tokenizer=tokenizer,
+            tokenizer_fingerprint=model.fingerprint(),
+            num_codebooks=model.config.num_codebooks,
+            codebook_size=model.config.codebook_size,
+            grid=list(model.grid_size(resolution, resolution)),
+            resolution=resolution,
+            crop=crop,
+            views=CROPS[crop][0],
+            source=images.source,
+            shard_size=shard_size,
+            num_rows=len(images),
+            id2label={str(i): name for i, name in enumerate(images.label_names)},
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of one row's codes, `(views, num_codebooks, height, width)`."""
+        return (len(self.views), self.num_codebooks, *self.grid)
+
+    def identity(self) -> bytes:
+        """What all shards of one extraction have in common; a shard carries it in its metadata."""
+        content = asdict(self)
+        del (
+            content["shards"],
+            content["skipped"],
+            content["tokenizer"],
+        )  # the fingerprint says which tokenizer; its path may change
+        return json.dumps(content, sort_keys=True).encode()
+
+    def content_fingerprint(self) -> str:
+        """Hex digest of the hashes of all shards."""
+        return hashlib.sha256("".join(shard["sha256"] for shard in self.shards).encode()).hexdigest()
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "CodesManifest":
+        """
+        Read the manifest of `folder`.
+
+        Raises:
+            FileNotFoundError: There is none: no codes, or an extraction that has not ended.
+            ValueError: Of another version, or damaged.
+        """
+        path = Path(folder) / MANIFEST
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"codes_dir must be a folder written by extract_codes, got {str(folder)!r}: no {MANIFEST} "
+                "(an extraction that was stopped continues when it is run again)"
+            )
+        content = read_json(path)
+        if content.get("format_version", 1) != 1:
+            raise ValueError(f"{path}: format_version must be 1, got {content['format_version']!r}")
+        required = [entry.name for entry in fields(cls) if entry.default is entry.default_factory is MISSING]
+        wrong = [name for name in required if name not in content]
+        wrong += [name for name in content if name not in {entry.name for entry in fields(cls)}]
+        if wrong:
+            raise ValueError(f"{path} is not a manifest of codes: see {', '.join(wrong[:5])}")
+        manifest = cls(**content)
+        for name, accepted, fits in manifest._rules():
+            if not fits(content.get(name, [])):
+                raise ValueError(f"{path} is damaged: {name} must be {accepted}, got {_shortened(content.get(name))}")
+        num_found = sum(shard["rows"] for shard in manifest.shards) + len(manifest.skipped)
+        if num_found != manifest.num_rows:
+            raise ValueError(f"{path} is damaged: num_rows is {manifest.num_rows}, and its shards hold {num_found}")
+        return manifest
+
+    @staticmethod
+    def _rules() -> Iterator[tuple[str, str, Callable[[Any], bool]]]:
+        """What each value of a stored manifest must be: its name, the words for it, and the test of it."""
+        for name in ("tokenizer", "tokenizer_fingerprint", "crop", "source"):
+            yield name, "a text", _is_text
+        for name in ("num_codebooks", "resolution", "shard_size", "num_rows"):
+            yield name, "a whole number of at least 1", _is_count
+        yield "codebook_size", "a whole number in [1, 65536]", lambda value: _is_count(value) and value <= 2**16
+        yield "grid", "two whole numbers of at least 1", lambda value: _all(value, _is_count) and len(value) == 2
+        yield "views", "a list of names", lambda value: _all(value, _is_text) and value
+        yield "skipped", "a list of names", lambda value: _all(value, _is_text)
+        yield "id2label", 'names under "0", "1" and so on', _is_naming
+        yield "shards", "a list of files with their rows and SHA-256", lambda value: _all(value, _is_shard) and value
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_naming(value: Any) -> bool:
+    numbers = {str(i) for i in range(len(value))} if isinstance(value, dict) and value else None
+    return numbers is not None and value.keys() == numbers and all(map(_is_text, value.values()))
+
+
+def _all(value: Any, test: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(test, value))
+
+
+def _is_shard(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"file", "rows", "sha256"}
+        and isinstance(value["file"], str)
+        and re.fullmatch(r"shard-\d+\.parquet", value["file"], re.ASCII) is not None
+        and type(value["rows"]) is int
+        and value["rows"] >= 0
+        and isinstance(value["sha256"], str)
+    )
+
+
+def _shortened(value: Any) -> str:
+    """What a value is, in a few words."""
+    text = type(value).__name__ if isinstance(value, (dict, list)) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
