@@ -11,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import random  # noqa: E402
+import sys  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -18,6 +19,9 @@ import torch  # noqa: E402
 
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# For tests/tiny.py and tests/fakehub.py. At the end: tests/fqgan_hf must not hide the package of that name.
+sys.path.append(str(REPOSITORY / "tests"))
 
 # Models here are so small that a second thread costs more than it gives, far more on a busy machine.
 torch.set_num_threads(1)
