@@ -1,3 +1,4 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """A Hub for tests: model repositories in memory, served over HTTP on this machine.
 
     with FakeHub() as hub:
