@@ -1,3 +1,4 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Published checkpoints: parity with recorded outputs, the way back, and what must be refused."""
 
 import argparse
