@@ -1,3 +1,4 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """The kernels and the modules over them: the numbers of the modules that they replace; how they are compiled."""
 
 import copy
