@@ -1,3 +1,4 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Folders and cards as they go to the Hub, and the way there and back over HTTP."""
 
 import importlib.util
