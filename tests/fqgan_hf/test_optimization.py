@@ -1,3 +1,4 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """optimize: the same codes and images, less time; what it refuses; what it leaves in memory."""
 
 import copy
