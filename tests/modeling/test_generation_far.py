@@ -1,3 +1,4 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Sampling: both loops agree, guidance, reproducible draws, per-codebook settings, the library's extras, bad input."""
 
 import pytest
