@@ -1,3 +1,4 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """FAR's teacher-forced side: sizes, losses, heads, rotary embedding, saving and loading, bad input."""
 
 import json
