@@ -1,3 +1,4 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """FQGANModel: shapes for every K and f, losses and gradients, subsets of codebooks, saving and loading, bad input."""
 
 import json
