@@ -1,3 +1,4 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """The quantizer: lookup, gradients, losses, fingerprint."""
 
 import pytest
