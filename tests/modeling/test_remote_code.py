@@ -1,3 +1,4 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """The code files that travel with a checkpoint, in a process where this package does not exist."""
 
 import os
