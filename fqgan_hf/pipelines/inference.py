@@ -15,6 +15,7 @@ from fqgan_hf.hub.facts import folder_kind
 
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
 
     from fqgan_hf.pipelines.pipeline_far import FARPipeline
@@ -152,6 +153,49 @@ def read_labels(folder: Path, words: list[str]) -> tuple[list[int], list[str]]:
     names = class_names(id2label)
     labels = resolve_labels(parse_labels(words), num_classes, names)
     return labels, [names.get(label, f"class {label}") for label in labels]
+
+
+def join_pipeline(tokenizer: str | Path, generator: str | Path) -> "FARPipeline":
+    """
+    A tokenizer and a generator that were saved apart, as one pipeline on the CPU, ready to generate.
+
+    Args:
+        tokenizer (`str` or `Path`): Folder or Hub id of an [`FQGANModel`] with its [`FQGANImageProcessor`].
+        generator (`str` or `Path`): Folder or Hub id of a [`FARForImageGeneration`].
+
+    Raises:
+        ValueError: One of them cannot be loaded, or they do not belong together.
+    """
+    from fqgan_hf import FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel
+    from fqgan_hf.pretrained import load_pretrained
+
+    return FARPipeline(
+        vqmodel=load_pretrained(FQGANModel, tokenizer, "tokenizer").eval(),
+        transformer=load_pretrained(FARForImageGeneration, generator, "generator").eval(),
+        image_processor=load_pretrained(FQGANImageProcessor, tokenizer, "tokenizer"),
+    )
+
+
+def image_generator(seed: int, index: int) -> "torch.Generator":
+    """
+    The random numbers of one image among those made from a seed: the rule wherever images follow from a seed.
+
+    Image `index` is the same whatever else is generated, in whatever batches and processes. A CPU generator reads 32
+    bits of its seed; counting on from a place that `seed` is hashed to, no two of fewer than 2^32 images of a seed
+    share one, and neighbouring seeds have nothing in common.
+
+    Args:
+        seed (`int`): At least 0.
+        index (`int`): The image's place among those of this seed, from 0.
+
+    Returns:
+        `torch.Generator`, on the CPU.
+    """
+    import numpy as np
+    import torch
+
+    start = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    return torch.Generator().manual_seed((start + index) % 2**32)
 
 
 def generate_images(
