@@ -9,7 +9,6 @@ drawn before the first position, so an image's draws depend on nothing but its g
 Shapes: B images, K codebooks, V codebook size, T positions, P positions of a given prefix.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,16 +23,12 @@ from transformers import (
     StaticLayer,
     StoppingCriteria,
     StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
 )
 from transformers.utils import ModelOutput
 
+from .code_sampling import SamplingPlan, SamplingSettings, plan_sampling, require_codes, select_codes
 from .configuration_far import FARConfig
 
-
-GUIDANCE_SCHEDULES = ("constant", "linear", "power-cosine")
 
 # The library's processors that look at one step's scores only. Others of the library count tokens over the flat
 # sequence, where the same number means another code in each codebook, so they are refused.
@@ -108,122 +103,19 @@ class FARGenerateOutput(ModelOutput):
     logits: tuple[torch.Tensor, ...] | None = None
 
 
-def guidance_weights(
-    scale: Sequence[float],
-    num_positions: int,
-    schedule: str = "constant",
-    power: float = 2.75,
-    interval: tuple[float, float] = (0.0, 1.0),
-) -> torch.Tensor:
-    """
-    Guidance scale of every position and codebook; 1 means none.
-
-    With progress u = t / (T - 1), a scale s becomes 1 + (s - 1) * w(u), where w is 1 (`"constant"`), u (`"linear"`) or
-    (1 - cos(pi * u^power)) / 2 (`"power-cosine"`); outside `interval` it is 1.
-
-    Args:
-        scale: One scale a codebook.
-        interval: Start and end as shares of the image, in [0, 1]; position t counts as (t + 0.5) / T.
-
-    Returns:
-        fp32 tensor of shape `(num_positions, num_codebooks)`.
-    """
-    progress = torch.linspace(0.0, 1.0, num_positions) if num_positions > 1 else torch.ones(1)
-    if schedule == "constant":
-        weight = torch.ones_like(progress)
-    elif schedule == "linear":
-        weight = progress
-    else:
-        weight = (1.0 - torch.cos(math.pi * progress**power)) / 2.0
-    place = (torch.arange(num_positions) + 0.5) / num_positions
-    weight = weight * ((place >= interval[0]) & (place <= interval[1]))
-    return 1.0 + weight[:, None] * (torch.tensor(scale, dtype=torch.float32) - 1.0)
-
-
-def draw_uniforms(
-    generator: torch.Generator | list[torch.Generator] | None, shape: tuple[int, int, int], device: torch.device
-) -> torch.Tensor:
-    """Uniform float64 numbers in [0, 1) of `shape` (B, T, K); with a list, image i's come from generator i alone."""
-    generators = generator if isinstance(generator, list) else [generator]
-    shape = shape if len(generators) == 1 else (1, *shape[1:])
-    draws = [
-        torch.rand(shape, generator=g, dtype=torch.float64, device="cpu" if g is None else g.device)
-        if g is None or g.device.type != "mps"
-        else torch.rand(shape, generator=g, device="mps").cpu().double()
-        for g in generators
-    ]
-    return torch.cat([d.to("cpu" if device.type == "mps" else device) for d in draws])
-
-
-# What `select_codes` gives where the scores are no distribution.
-NO_CODE = -1
-
-
-def select_codes(scores: torch.Tensor, uniforms: torch.Tensor | None) -> torch.Tensor:
-    """
-    One code per row of `scores` `(B, V)`: the best one, or with `uniforms` `(B,)` the inverse of the cumulative
-    distribution there. Codes of probability 0 (score -inf) are never chosen.
-
-    A row that holds NaN or +inf, or nothing above -inf, gives `NO_CODE`: a mark rather than an error, since to look
-    at it a GPU would have to be waited for. `require_codes` looks.
-    """
-    if uniforms is None:
-        return scores.argmax(dim=-1).where(scores.amax(dim=-1).isfinite(), NO_CODE)  # NaN counts as largest
-    probs = scores.float().softmax(dim=-1).to(uniforms.device)
-    cumulative = probs.cumsum(dim=-1, dtype=torch.float64)
-    total = cumulative[:, -1:]
-    codes = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
-    codes = codes.clamp(max=scores.shape[-1] - 1).where(total.isfinite(), NO_CODE)
-    return codes[:, 0].to(scores.device)
-
-
-def require_codes(codes: torch.Tensor, first_position: int, first_codebook: int = 0) -> None:
-    """
-    Raise unless a code was found everywhere.
-
-    Args:
-        codes (`torch.LongTensor` of shape `(B, S, K)`): From `select_codes`, of the codes of S positions.
-        first_position, first_codebook (`int`): Where they begin.
-
-    Raises:
-        ValueError: The scores of a code were not finite; the message says where.
-    """
-    missing = (codes == NO_CODE).nonzero()
-    if len(missing):
-        image, position, codebook = missing[missing[:, 1].argmin()].tolist()
-        raise ValueError(
-            f"the logits of image {image} are not finite at position {first_position + position}, codebook "
-            f"{first_codebook + codebook}: guidance_scale is too large, or weights overflow in this dtype"
-        )
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """What a `generate` call settled on, checked and broadcast; both loops read it.
-
-    Args:
-        weights: `guidance_weights`, or None when no position is guided (no unconditional half is computed then).
-        warpers: For each codebook its temperature, top-k and top-p, as the library's own warpers.
-        uniforms: `draw_uniforms`, or None for greedy decoding.
-    """
-
-    weights: torch.Tensor | None
-    warpers: list[LogitsProcessorList]
-    uniforms: torch.Tensor | None
-
-    def place(self, input_ids: torch.Tensor) -> tuple[int, int]:
-        """Position and codebook of the code that follows a flat sequence."""
-        return divmod(input_ids.shape[1] - 1, len(self.warpers))
+def place(input_ids: torch.Tensor, num_codebooks: int) -> tuple[int, int]:
+    """Position and codebook of the code that follows a flat sequence."""
+    return divmod(input_ids.shape[1] - 1, num_codebooks)
 
 
 class GuidanceLogitsProcessor(LogitsProcessor):
     """uncond + s * (cond - uncond) with s by position and codebook: `(2 * B, V)` -> `(B, V)`."""
 
-    def __init__(self, sampling: Sampling):
+    def __init__(self, sampling: SamplingPlan):
         self.sampling = sampling
 
     def __call__(self, input_ids, scores):
-        position, codebook = self.sampling.place(input_ids)
+        position, codebook = place(input_ids, len(self.sampling.warpers))
         conditional, unconditional = scores.chunk(2)
         return unconditional + self.sampling.weights[position, codebook] * (conditional - unconditional)
 
@@ -231,24 +123,24 @@ class GuidanceLogitsProcessor(LogitsProcessor):
 class PerCodebookLogitsWarper(LogitsProcessor):
     """The temperature, top-k and top-p of the codebook whose turn it is."""
 
-    def __init__(self, sampling: Sampling):
+    def __init__(self, sampling: SamplingPlan):
         self.sampling = sampling
 
     def __call__(self, input_ids, scores):
-        return self.sampling.warpers[self.sampling.place(input_ids)[1]](input_ids, scores)
+        return self.sampling.warpers[place(input_ids, len(self.sampling.warpers))[1]](input_ids, scores)
 
 
 class SelectionLogitsProcessor(LogitsProcessor):
     """Makes the library's argmax choose what `select_codes` chooses; keeps the scores that it saw, when asked."""
 
-    def __init__(self, sampling: Sampling, keep_scores: bool):
+    def __init__(self, sampling: SamplingPlan, keep_scores: bool):
         self.sampling = sampling
         self.scores = [] if keep_scores else None
 
     def __call__(self, input_ids, scores):
         if self.scores is not None:
             self.scores.append(scores)
-        position, codebook = self.sampling.place(input_ids)
+        position, codebook = place(input_ids, len(self.sampling.warpers))
         uniforms = None if self.sampling.uniforms is None else self.sampling.uniforms[:, position, codebook]
         chosen = select_codes(scores, uniforms)
         require_codes(chosen[:, None, None], position, codebook)
@@ -351,17 +243,21 @@ class FARGenerationMixin(GenerationMixin):
         num_images = setting("num_return_sequences", num_return_sequences, 1)
         labels = self._prepare_class_labels(class_labels).repeat_interleave(num_images)
         prefix = self._prepare_prefix(prefix_codes, num_images, len(labels))
-        sampling = self._prepare_sampling(
+        sampling = plan_sampling(
+            SamplingSettings(
+                guidance_scale=setting("guidance_scale", guidance_scale, 1.0),
+                temperature=setting("temperature", temperature, 1.0),
+                top_k=setting("top_k", top_k, 0),
+                top_p=setting("top_p", top_p, 1.0),
+                do_sample=setting("do_sample", do_sample, True),
+                guidance_schedule=guidance_schedule,
+                guidance_power=guidance_power,
+                guidance_interval=guidance_interval,
+            ),
+            config,
             batch_size=len(labels),
-            guidance_scale=setting("guidance_scale", guidance_scale, 1.0),
-            temperature=setting("temperature", temperature, 1.0),
-            top_k=setting("top_k", top_k, 0),
-            top_p=setting("top_p", top_p, 1.0),
-            do_sample=setting("do_sample", do_sample, True),
-            schedule=guidance_schedule,
-            power=guidance_power,
-            interval=guidance_interval,
             generator=generator,
+            device=self.device,
         )
         input_ids = torch.cat([labels[:, None], prefix.flatten(1)], dim=1)
         extras = logits_processor or stopping_criteria or streamer is not None
@@ -536,55 +432,6 @@ class FARGenerationMixin(GenerationMixin):
                 f"got {prefix_codes.min().item()} to {prefix_codes.max().item()}"
             )
         return prefix_codes.to(self.device, torch.long).repeat_interleave(num_images, dim=0)
-
-    def _prepare_sampling(
-        self, batch_size, guidance_scale, temperature, top_k, top_p, do_sample, schedule, power, interval, generator
-    ) -> Sampling:
-        config = self.config
-        scales = _per_codebook("guidance_scale", guidance_scale, config.num_codebooks, lambda s: s >= 0, "at least 0")
-        temperatures = _per_codebook("temperature", temperature, config.num_codebooks, lambda t: t > 0, "above 0")
-        top_ks = _per_codebook("top_k", top_k, config.num_codebooks, lambda k: k >= 0 and k == int(k), "integers >= 0")
-        top_ps = _per_codebook("top_p", top_p, config.num_codebooks, lambda p: 0 < p <= 1, "in (0, 1]")
-        if schedule not in GUIDANCE_SCHEDULES:
-            raise ValueError(f"guidance_schedule must be one of {GUIDANCE_SCHEDULES}, got {schedule!r}")
-        if not (isinstance(power, (int, float)) and power > 0):
-            raise ValueError(f"guidance_power must be above 0, got {power}")
-        if len(interval) != 2 or not 0.0 <= interval[0] <= interval[1] <= 1.0:
-            raise ValueError(f"guidance_interval must be (start, end) with 0 <= start <= end <= 1, got {interval}")
-        generators = generator if isinstance(generator, list) else [generator]
-        if isinstance(generator, list) and len(generator) != batch_size:
-            raise ValueError(f"generator must be one torch.Generator or a list of {batch_size}, got {len(generator)}")
-        if any(g is not None and not isinstance(g, torch.Generator) for g in generators):
-            raise ValueError(f"generator must be a torch.Generator or a list of them, got {generator!r}")
-
-        weights = guidance_weights(scales, config.num_positions, schedule, power, interval)
-        warpers = [LogitsProcessorList() for _ in range(config.num_codebooks)]
-        for k, warper in enumerate(warpers):
-            if temperatures[k] != 1.0:
-                warper.append(TemperatureLogitsWarper(float(temperatures[k])))
-            if 0 < top_ks[k] < config.codebook_size:
-                warper.append(TopKLogitsWarper(int(top_ks[k])))
-            if top_ps[k] < 1.0:
-                warper.append(TopPLogitsWarper(float(top_ps[k])))
-        shape = (batch_size, config.num_positions, config.num_codebooks)
-        return Sampling(
-            weights=None if (weights == 1.0).all() else weights.to(self.device),
-            warpers=warpers,
-            uniforms=draw_uniforms(generator, shape, self.device) if do_sample else None,
-        )
-
-
-def _per_codebook(
-    name: str, value, num_codebooks: int, is_valid: Callable[[float], bool], accepted: str
-) -> list[float]:
-    values = value.tolist() if isinstance(value, torch.Tensor) else value
-    values = list(values) if isinstance(values, (list, tuple)) else [values] * num_codebooks
-    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-    if len(values) != num_codebooks or not numbers or not all(is_valid(v) and math.isfinite(v) for v in values):
-        raise ValueError(
-            f"{name} must be one value or {num_codebooks} values (one a codebook), {accepted}, got {value}"
-        )
-    return values
 
 
 def _checked_processors(processors) -> list[LogitsProcessor]:

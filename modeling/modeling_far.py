@@ -412,23 +412,6 @@ class FARForImageGeneration(FARGenerationMixin, FARPreTrainedModel):
             raise ValueError(f"labels must have the shape of codes, {tuple(codes.shape)}, got {tuple(labels.shape)}")
 
 
-def grid_to_sequence(codes: torch.Tensor) -> torch.Tensor:
-    """Code grids `(batch, num_codebooks, height, width)` -> sequences `(batch, height * width, num_codebooks)`."""
-    if codes.ndim != 4:
-        raise ValueError(f"codes must have shape (batch, num_codebooks, height, width), got {tuple(codes.shape)}")
-    return codes.flatten(2).transpose(1, 2).contiguous()
-
-
-def sequence_to_grid(codes: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Code sequences `(batch, height * width, num_codebooks)` -> grids `(batch, num_codebooks, height, width)`."""
-    if codes.ndim != 3 or codes.shape[1] != height * width:
-        raise ValueError(
-            f"codes must have shape (batch, {height * width}, num_codebooks) for a {height}x{width} grid, "
-            f"got {tuple(codes.shape)}"
-        )
-    return codes.transpose(1, 2).unflatten(2, (height, width)).contiguous()
-
-
 if not __name__.startswith("transformers_modules."):  # loaded as remote code it must not replace an installed package
     AutoConfig.register("far", FARConfig, exist_ok=True)
     AutoModel.register(FARConfig, FARForImageGeneration, exist_ok=True)

@@ -9,8 +9,10 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils import replace_example_docstring
 
 from fqgan_hf.hub.registration import register_with_diffusers
+from fqgan_hf.modeling.code_layout import grid_to_sequence, sequence_to_grid
+from fqgan_hf.modeling.code_sampling import SamplingSettings
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
-from fqgan_hf.modeling.modeling_far import FARForImageGeneration, grid_to_sequence, sequence_to_grid
+from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pipelines.labels import class_names, resolve_labels
 from fqgan_hf.pipelines.pipeline_fqgan import SEQUENTIAL_OFFLOAD_MESSAGE
@@ -29,7 +31,7 @@ EXAMPLE_DOC_STRING = """
         >>> pipe = FARPipeline.from_pretrained("outputs/demo/pipeline")
         >>> pipe(class_labels=[7], guidance_scale=2.0).images[0].save("seven.png")
 
-        >>> # by name where the model knows names; several images a label; one generator an image
+        >>> # by name where the model knows names; several images per label; one generator per image
         >>> generators = [torch.Generator().manual_seed(i) for i in range(4)]
         >>> labels = ["golden retriever", "tench"]
         >>> images = pipe(class_labels=labels, num_images_per_label=2, generator=generators).images
@@ -129,9 +131,9 @@ class FARPipeline(DiffusionPipeline):
             guidance_interval (`tuple[float, float]`, defaults to `(0.0, 1.0)`):
                 Share of the image, from the first to the last position, in which guidance acts.
             generator (`torch.Generator` or list of them, *optional*):
-                Makes the result repeatable. With a list, one an image, an image does not depend on the others.
+                Makes the result repeatable. With a list, one per image, an image does not depend on the others.
             prefix_codes (`torch.LongTensor`, *optional*):
-                The upper part of an image to continue, one a label: whole rows `(labels, num_codebooks, rows, width)`
+                The upper part of an image to continue, one per label: whole rows `(labels, num_codebooks, rows, width)`
                 as a tokenizer gives them, or the first positions `(labels, positions, num_codebooks)`.
             output_type (`str`, defaults to `"pil"`):
                 `"pil"`; `"np"`, an array `(images, height, width, 3)` in [0, 1]; `"pt"`, a tensor
@@ -157,6 +159,10 @@ class FARPipeline(DiffusionPipeline):
         """
         _check_pair(self.vqmodel, self.transformer)  # components can be replaced after construction
         self._check_inputs(num_images_per_label, output_type, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        settings = SamplingSettings(
+            guidance_scale=guidance_scale, temperature=temperature, top_k=top_k, top_p=top_p, do_sample=do_sample,
+            guidance_schedule=guidance_schedule, guidance_power=guidance_power, guidance_interval=guidance_interval,
+        )  # fmt: skip
         labels = self.get_label_ids(class_labels)
         prefix_codes = self._prepare_prefix(prefix_codes, len(labels))
         num_prefix = 0 if prefix_codes is None else prefix_codes.shape[1]
@@ -175,18 +181,11 @@ class FARPipeline(DiffusionPipeline):
 
             codes = self.transformer.generate(
                 class_labels=labels,
-                guidance_scale=guidance_scale,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                do_sample=do_sample,
-                guidance_schedule=guidance_schedule,
-                guidance_power=guidance_power,
-                guidance_interval=guidance_interval,
                 generator=generator,
                 prefix_codes=prefix_codes,
                 num_return_sequences=num_images_per_label,
                 callback_on_position=on_position,
+                **settings.arguments(),
             )
 
         if output_type == "codes":
@@ -200,7 +199,9 @@ class FARPipeline(DiffusionPipeline):
         """Not supported: raises `NotImplementedError`."""
         raise NotImplementedError(SEQUENTIAL_OFFLOAD_MESSAGE)
 
-    def _check_inputs(self, num_images_per_label, output_type, callback, tensor_inputs) -> None:
+    def _check_inputs(
+        self, num_images_per_label: int, output_type: str, callback: Callable | None, tensor_inputs: Sequence[str]
+    ) -> None:
         if (
             isinstance(num_images_per_label, bool)
             or not isinstance(num_images_per_label, int)
@@ -217,7 +218,8 @@ class FARPipeline(DiffusionPipeline):
                 f"got {tensor_inputs!r}"
             )
 
-    def _prepare_prefix(self, prefix_codes, num_labels) -> torch.Tensor | None:
+    def _prepare_prefix(self, prefix_codes: torch.Tensor | None, num_labels: int) -> torch.Tensor | None:
+        """Prefix codes in either layout -> `(labels, positions, K)`, the generator's."""
         if prefix_codes is None:
             return None
         config = self.transformer.config
@@ -244,6 +246,7 @@ class FARPipeline(DiffusionPipeline):
         return sequence_to_grid(codes, config.grid_height, config.grid_width)
 
     def _decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes `(B, P, K)` of the first P positions -> pixels `(B, 3, H, W)` in about [-1, 1]."""
         grid = self._to_grid(codes, fill=0)
         num_positions = codes.shape[1]
         if num_positions == self.transformer.config.num_positions:

@@ -13,8 +13,8 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+from fqgan_hf.modeling.code_sampling import NO_CODE, guidance_weights, select_codes
 from fqgan_hf.modeling.configuration_far import HEAD_TYPES, FARConfig
-from fqgan_hf.modeling.generation_far import NO_CODE, guidance_weights, select_codes
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 
 
@@ -310,7 +310,7 @@ def test_cache_slots_are_allocated_once_a_call(monkeypatch):
         ({"class_labels": []}, "class_labels must be a non-empty list of integers"),
         ({"class_labels": torch.zeros(2)}, "class_labels must be integers of shape .* got torch.float32"),
         ({"class_labels": torch.zeros(2, 1).long()}, "class_labels must be integers of shape"),
-        ({"guidance_scale": -1.0}, "guidance_scale must be one value or 2 values .* at least 0, got -1.0"),
+        ({"guidance_scale": -1.0}, "guidance_scale must be one value or one per codebook, at least 0, got -1.0"),
         ({"guidance_scale": [1.0, 2.0, 3.0]}, "guidance_scale must be one value or 2 values"),
         ({"guidance_scale": float("nan")}, "guidance_scale must be"),
         ({"guidance_scale": "2"}, "guidance_scale must be"),

@@ -9,13 +9,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
+from fqgan_hf.modeling.code_layout import grid_to_sequence, sequence_to_grid
 from fqgan_hf.modeling.configuration_far import HEAD_TYPES, FARConfig
-from fqgan_hf.modeling.modeling_far import (
-    FARForImageGeneration,
-    grid_to_sequence,
-    rotary_embedding,
-    sequence_to_grid,
-)
+from fqgan_hf.modeling.modeling_far import FARForImageGeneration, rotary_embedding
 
 
 def tiny(num_codebooks=2, **kwargs) -> FARForImageGeneration:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fqgan_hf.modeling.code_layout import sequence_to_grid
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
-from fqgan_hf.modeling.modeling_far import FARForImageGeneration, sequence_to_grid
+from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.training.extract_codes import main as extract_codes
 from fqgan_hf.training.train_far import main as train_far

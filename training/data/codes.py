@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 from fqgan_hf.evaluation.images import check_bad_share
 from fqgan_hf.failures import first_line
 from fqgan_hf.files import MANIFEST, atomic_path, sha256, write_json
-from fqgan_hf.modeling.modeling_far import grid_to_sequence
+from fqgan_hf.modeling.code_layout import grid_to_sequence
 from fqgan_hf.training.data.codes_manifest import CodesManifest
 from fqgan_hf.training.data.crops import draw_view
 

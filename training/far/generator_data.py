@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from fqgan_hf.evaluation.images import LabelledImages, load_images
-from fqgan_hf.modeling.modeling_far import grid_to_sequence
+from fqgan_hf.modeling.code_layout import grid_to_sequence
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.training.data.codes import CodeSequences, load_rows
 from fqgan_hf.training.data.codes_manifest import CodesManifest
