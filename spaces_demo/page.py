@@ -86,7 +86,7 @@ class Handlers:
     def __init__(self, pipeline: FARPipeline):
         self.pipeline = pipeline
         config = pipeline.vqmodel.config
-        self.names = codebook_names(config.num_codebooks)
+        self.names = codebook_names(config.num_codebooks, config.feature_dims)
         self.top_ks = (0, config.codebook_size)
         # Whatever the processor's own settings: at a photograph's full size the model would run out of memory.
         size = pipeline.image_processor.size or config.sample_size

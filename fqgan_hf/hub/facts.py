@@ -1,12 +1,14 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """What a model folder holds, read from its configurations and the headers of its weights; no model is loaded."""
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fqgan_hf.failures import first_line
 from fqgan_hf.files import read_json
+from fqgan_hf.hub.resolve import resolve_folder
 
 
 # Published configurations by what tells them apart: (num_codebooks, block_out_channels).
@@ -42,14 +44,47 @@ def folder_kind(folder: Path) -> str:
     return kind
 
 
-def codebook_names(num_codebooks: int) -> list[str]:
-    """Names of K codebooks in their canonical order, visual first."""
-    known = {1: ["codebook"], 2: ["visual", "semantic"], 3: ["visual", "semantic mid", "semantic high"]}
-    return known.get(num_codebooks) or [f"codebook {k + 1}" for k in range(num_codebooks)]
+def codebook_names(num_codebooks: int, feature_dims: Sequence[int | None] | None = None) -> list[str]:
+    """
+    Names of K codebooks in their canonical order, after what they were trained for.
+
+    A codebook is semantic if a feature head taught it a vision network's features, and visual if another one was
+    taught and it was not. Where nothing was taught, nothing tells the codebooks apart, and they are numbered.
+
+    Args:
+        num_codebooks (`int`): K, at least 1.
+        feature_dims (`Sequence[int | None]`, *optional*):
+            Of length K: the tokenizer's configuration's widths of its feature heads, None for a codebook without one.
+
+    Returns:
+        `list[str]`: K different names, such as "visual" and "semantic"; or "visual", "semantic (mid)" and
+        "semantic (high)", whose teachers were layers of one network; "codebook" if K is 1.
+    """
+    if num_codebooks == 1:
+        return ["codebook"]
+    taught = [bool(width) for width in feature_dims or [None] * num_codebooks]
+    if not any(taught):
+        return [f"codebook {k + 1}" for k in range(num_codebooks)]
+    if taught == [False, True, True]:
+        return ["visual", "semantic (mid)", "semantic (high)"]
+    words = ["semantic" if is_taught else "visual" for is_taught in taught]
+    return [f"{word} {words[: k + 1].count(word)}" if words.count(word) > 1 else word for k, word in enumerate(words)]
 
 
-def collect_facts(folder: Path) -> dict[str, Any]:
-    """What a folder holds, read from its configurations and the headers of its weights; no model is loaded."""
+def collect_facts(model: str | Path) -> dict[str, Any]:
+    """
+    What a tokenizer, a generator or a pipeline is: `fqgan info` from Python.
+
+    Read from its configurations and the headers of its weights; no model is loaded.
+
+    Args:
+        model (`str` or `Path`): A folder or a Hub id.
+
+    Raises:
+        FileNotFoundError: See `resolve_folder`; or there are no weights.
+        ValueError: It holds nothing that this package knows, or is damaged.
+    """
+    folder = resolve_folder(model)
     kind = folder_kind(folder)
     if kind == "FQGANModel":
         return tokenizer_facts(folder)
@@ -85,7 +120,7 @@ def tokenizer_facts(folder: Path) -> dict[str, Any]:
         "kind": "tokenizer (FQGANModel)",
         "preset": preset if is_published else None,
         "num_codebooks": config.num_codebooks,
-        "codebooks": codebook_names(config.num_codebooks),
+        "codebooks": codebook_names(config.num_codebooks, config.feature_dims),
         "codebook_size": config.codebook_size,
         "codebook_dim": config.codebook_dim,
         "downsample_factor": model.downsample_factor,

@@ -1,0 +1,39 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""From what a person names, a folder or a Hub id, to a local folder."""
+
+import re
+from pathlib import Path
+
+
+# What commands use when no model is named: what `fqgan demo` leaves behind.
+DEMO_PIPELINE = "outputs/demo/pipeline"
+
+# All that loading a model or telling what it is reads.
+MODEL_FILES = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]
+
+
+def resolve_folder(reference: str | Path) -> Path:
+    """
+    The local folder of a model or pipeline, downloaded first if `reference` is a Hub id.
+
+    Args:
+        reference (`str` or `Path`): A folder, or an id of the form "user/name".
+
+    Returns:
+        `Path`: The folder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder and it cannot be a Hub id.
+        ValueError: If it is a file.
+    """
+    path, reference = Path(reference).expanduser(), str(reference)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ValueError(f"{reference} is a file, not a model folder (`fqgan convert` reads published checkpoints)")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", reference):
+        hint = " (`fqgan demo` makes it; --model names another)" if reference == DEMO_PIPELINE else ""
+        raise FileNotFoundError(f"there is no folder {reference}, and it is no Hub id of the form user/name{hint}")
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(reference, allow_patterns=MODEL_FILES))
