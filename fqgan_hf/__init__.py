@@ -1,4 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+# ruff: noqa: F401
 """Factorized visual tokenizers (FQGAN) and autoregressive image generation (FAR) on diffusers and transformers."""
 
 import importlib
@@ -22,28 +23,31 @@ _MODULE_OF = {
     "FQGANImageProcessor": "fqgan_hf.modeling.image_processing_fqgan",
     "FQGANModel": "fqgan_hf.modeling.modeling_fqgan",
     "FQGANPipeline": "fqgan_hf.pipelines.pipeline_fqgan",
+    "SamplingSettings": "fqgan_hf.modeling.code_sampling",
+    "collect_facts": "fqgan_hf.hub.facts",
+    "convert_checkpoint": "fqgan_hf.conversion",
+    "generate_images": "fqgan_hf.pipelines.inference",
+    "load_pipeline": "fqgan_hf.pipelines.inference",
+    "load_tokenizer": "fqgan_hf.pipelines.inference",
     "optimize": "fqgan_hf.kernels.optimization",
+    "sample_to_folder": "fqgan_hf.pipelines.sample",
 }
 
-__all__ = [
-    "FARConfig",
-    "FARForImageGeneration",
-    "FARPipeline",
-    "FQGANImageProcessor",
-    "FQGANModel",
-    "FQGANPipeline",
-    "__version__",
-    "optimize",
-]
+__all__ = sorted([*_MODULE_OF, "__version__"])
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the same table for programs that read the source
+    from fqgan_hf.conversion import convert_checkpoint
+    from fqgan_hf.hub.facts import collect_facts
     from fqgan_hf.kernels.optimization import optimize
+    from fqgan_hf.modeling.code_sampling import SamplingSettings
     from fqgan_hf.modeling.configuration_far import FARConfig
     from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
     from fqgan_hf.modeling.modeling_far import FARForImageGeneration
     from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+    from fqgan_hf.pipelines.inference import generate_images, load_pipeline, load_tokenizer
     from fqgan_hf.pipelines.pipeline_far import FARPipeline
     from fqgan_hf.pipelines.pipeline_fqgan import FQGANPipeline
+    from fqgan_hf.pipelines.sample import sample_to_folder
 
 
 def __getattr__(name: str):

@@ -1,29 +1,28 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""TODO."""
+"""`fqgan info`: what a folder or repository holds; from Python `fqgan_hf.collect_facts`. It needs no torch."""
 
 import argparse
 import json
-from typing import TYPE_CHECKING
 
-from fqgan_hf.hub.facts import collect_facts, folder_kind, format_facts
-from fqgan_hf.pipelines.inference import quiet_libraries, resolve_folder
-
-
-if TYPE_CHECKING:
-    pass
+from fqgan_hf.commands.options import Command
+from fqgan_hf.hub.facts import collect_facts, format_facts
 
 
-def add_info_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="tokenizer, generator or pipeline: a folder or a Hub id")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def run_info(arguments: argparse.Namespace) -> None:
-    folder = resolve_folder(arguments.model)
-    folder_kind(folder)
-    quiet_libraries(arguments)
-    facts = collect_facts(folder)
-    if arguments.json:
-        print(json.dumps(facts, indent=2))
-    else:
-        print("\n".join(format_facts(facts)))
+def run(arguments: argparse.Namespace) -> None:
+    facts = collect_facts(arguments.model)
+    print(json.dumps(facts, indent=2) if arguments.json else "\n".join(format_facts(facts)))
+
+
+COMMAND = Command(
+    name="info",
+    summary="what a model or pipeline is: codebooks, grid, parameters, fingerprint",
+    description="Tell what a folder or Hub repository holds, without loading the model.",
+    examples="  fqgan info outputs/demo/pipeline\n  fqgan info user/fqgan-dual-f16 --json",
+    add_arguments=add_arguments,
+    run=run,
+)

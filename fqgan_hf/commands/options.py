@@ -1,28 +1,40 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""TODO."""
+"""What a subcommand is, and the options that several of them share."""
 
 import argparse
 import math
-import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from fqgan_hf.hub.resolve import DEMO_PIPELINE
+from fqgan_hf.option_checks import MAX_SEED
 
 
 if TYPE_CHECKING:
-    pass
+    from fqgan_hf.modeling.code_sampling import SamplingSettings
 
 
-MAX_SEED = 2**32 - 1  # all that a CPU generator of torch reads of a seed
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """
+    One subcommand.
 
+    Args:
+        name (`str`): As typed.
+        summary (`str`): Its line in `fqgan --help`.
+        description (`str`): What it does, with line breaks.
+        examples (`str`): Command lines, one per line.
+        add_arguments (`Callable`): Adds its arguments to a parser.
+        run (`Callable`): Does it; an error there becomes one line on stderr.
+    """
 
-def single_or_list(values: list) -> Any:
-    """`[x]` -> `x`: one value holds for all codebooks."""
-    return values[0] if len(values) == 1 else values
-
-
-def parse_labels(words: list[str]) -> list[int | str]:
-    """Class labels as typed: "3" is an id; a class whose name is a number still answers to its id."""
-    return [int(word) if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", word) else word for word in words]
+    name: str
+    summary: str
+    description: str
+    examples: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
 
 
 def number(kind: type, least: float, most: float = math.inf, above: bool = False) -> Callable[[str], float]:
@@ -41,11 +53,25 @@ def number(kind: type, least: float, most: float = math.inf, above: bool = False
 
 
 positive_int = number(int, 1)
-
 seed_int = number(int, 0, MAX_SEED)
 
 
+def add_generator_argument(parser: argparse.ArgumentParser) -> None:
+    """`--model`, for commands that generate."""
+    parser.add_argument(
+        "--model", default=DEMO_PIPELINE, help="FARPipeline: a folder or a Hub id; default: %(default)s"
+    )
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """`--device`."""
+    parser.add_argument(
+        "--device", default="auto", help='"cpu", "cuda", "cuda:1", "mps"; default: a GPU if there is one'
+    )
+
+
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that `sampling_settings` reads."""
     sampling = parser.add_argument_group("sampling", "one value, or one per codebook (visual first)")
     scale, temperature = number(float, 0), number(float, 0, above=True)
     sampling.add_argument(
@@ -70,7 +96,20 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--greedy", action="store_true", help="take the likeliest code everywhere: no randomness")
 
 
-def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", default="auto", help='"cpu", "cuda", "cuda:1", "mps"; default: a GPU if there is one'
+def sampling_settings(arguments: argparse.Namespace) -> "SamplingSettings":
+    """The settings that the options of `add_sampling_arguments` ask for. It imports torch."""
+    from fqgan_hf.modeling.code_sampling import SamplingSettings
+
+    return SamplingSettings(
+        guidance_scale=_single_or_list(arguments.guidance_scale),
+        temperature=_single_or_list(arguments.temperature),
+        top_k=_single_or_list(arguments.top_k),
+        top_p=_single_or_list(arguments.top_p),
+        guidance_schedule=arguments.guidance_schedule,
+        do_sample=not arguments.greedy,
     )
+
+
+def _single_or_list(values: list[Any]) -> Any:
+    """`[x]` -> `x`: one value holds for all codebooks."""
+    return values[0] if len(values) == 1 else values

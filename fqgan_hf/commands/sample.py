@@ -1,29 +1,25 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""TODO."""
+"""`fqgan sample`: many images in shards; from Python `fqgan_hf.sample_to_folder`."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fqgan_hf.commands.options import add_device_argument, add_sampling_arguments, number, parse_labels, positive_int
-from fqgan_hf.files import check_writable
-from fqgan_hf.pipelines.inference import (
-    DEMO_PIPELINE,
-    choose_device,
-    load_generating_pipeline,
-    quiet_libraries,
-    resolve_generating_pipeline,
+from fqgan_hf.commands.options import (
+    Command,
+    add_device_argument,
+    add_generator_argument,
+    add_sampling_arguments,
+    number,
+    positive_int,
+    sampling_settings,
 )
+from fqgan_hf.files import check_writable
+from fqgan_hf.pipelines.inference import quiet_libraries, resolve_pipeline
+from fqgan_hf.pipelines.labels import parse_labels
 
 
-if TYPE_CHECKING:
-    pass
-
-
-def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", default=DEMO_PIPELINE, help="FARPipeline: a folder or a Hub id; default: %(default)s"
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_generator_argument(parser)
     parser.add_argument("--num", type=positive_int, required=True, help="images in all; may be raised later")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the shards and manifest.json")
     parser.add_argument(
@@ -37,7 +33,7 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard_size",
         type=positive_int,
         default=1024,
-        help="images a shard: kept in memory until it is full, lost when the process is stopped before; best a "
+        help="images per shard: kept in memory until it is full, lost when the process is stopped before; best a "
         "multiple of the batch size; default: %(default)s",
     )
     parser.add_argument(
@@ -60,50 +56,51 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_argument(parser)
 
 
-def run_sample(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     if arguments.output_dir.exists() and not arguments.output_dir.is_dir():
         raise ValueError(f"--output_dir must be a folder, got the file {arguments.output_dir}")
-    folder = resolve_generating_pipeline(arguments.model)
+    folder = resolve_pipeline(arguments.model, "--model")
     check_writable(arguments.output_dir / "manifest.json")
-    quiet_libraries(arguments)
-    from datetime import timedelta
-
-    import torch
+    quiet_libraries(arguments.debug)
     from accelerate import PartialState
 
-    from fqgan_hf import optimize
-    from fqgan_hf.pipelines.sample import SamplingRun, dealt_folder, sample
+    from fqgan_hf.pipelines.sample import sample_to_folder
 
-    run = SamplingRun.describe(
+    done = sample_to_folder(
         folder,
-        model=arguments.model,
+        arguments.output_dir,
+        batch_size=arguments.batch_size,
+        device=arguments.device,
+        compile=arguments.compile,
+        verify=arguments.verify,
+        model_name=arguments.model,
         num=arguments.num,
         class_labels=None if arguments.class_labels is None else parse_labels(arguments.class_labels),
         seed=arguments.seed,
-        guidance_scale=arguments.guidance_scale,
-        temperature=arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        guidance_schedule=arguments.guidance_schedule,
-        greedy=arguments.greedy,
+        settings=sampling_settings(arguments),
         dtype=arguments.dtype,
         quantization=arguments.quantization,
         format=arguments.format,
         shard_size=arguments.shard_size,
     )
-    device = choose_device(arguments.device)
-    # A process may wait very long for its main process, while that waits for another run.
-    state = PartialState(cpu=device in ("cpu", "mps"), timeout=timedelta(days=30))
-    if state.num_processes > 1:
-        if device == "mps" or ":" in device:
-            raise ValueError(f"--device must be cpu or cuda for {state.num_processes} processes, got {device}")
-        device = state.device  # a GPU of its own
-    with dealt_folder(arguments.output_dir, run, state, arguments.verify) as (mine, missing):
-        if missing:
-            pipe = load_generating_pipeline(folder).to(device)
-            optimize(pipe, getattr(torch, arguments.dtype), arguments.quantization, arguments.compile)
-            sample(pipe, run, arguments.output_dir, mine, missing, arguments.batch_size, state.is_main_process)
-    state.destroy_process_group()
-    if state.is_main_process:
+    if PartialState().is_main_process:
         verified = ", with the content that was written" if arguments.verify else ""
-        print(f"{arguments.output_dir} holds {run.num} images (seed {run.seed}){verified}")
+        print(f"{arguments.output_dir} holds {done.num} images (seed {done.seed}){verified}")
+
+
+COMMAND = Command(
+    name="sample",
+    summary="many images in shards, by several processes, stopped and continued at will",
+    description=(
+        "Generate images of all classes, or of given ones, in turn, and write them in shards of PNG, npz or parquet\n"
+        "files. Stopped anywhere, the same command goes on with what is missing. Several processes write the same\n"
+        "files: accelerate launch -m fqgan_hf.cli sample ..."
+    ),
+    examples=(
+        "  fqgan sample --model outputs/demo/pipeline --num 1000 --output_dir outputs/samples\n"
+        "  fqgan sample --model user/far-base --num 50000 --batch_size 128 --dtype bfloat16 --format npz "
+        "--output_dir out/"
+    ),
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -10,7 +10,6 @@ import numpy as np
 from fqgan_hf.demo.digits import DIGIT_NAMES, DigitReader, Digits, enlarge, feature_distance, real_halves, shrink
 from fqgan_hf.files import atomic_path
 from fqgan_hf.hub.facts import codebook_names
-from fqgan_hf.pipelines.reconstruction import reconstruct, reconstruction_captions
 
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def evaluate_tokenizer(model: "FQGANModel", digits: Digits, reader: DigitReader,
     with torch.no_grad():
         output = model(pixel_values)
     usage = CodebookUsage(model.config.num_codebooks, model.config.codebook_size).update(output.codes)
-    names = codebook_names(model.config.num_codebooks)
+    names = codebook_names(model.config.num_codebooks, model.config.feature_dims)
     read = reader.read(shrink(processor.postprocess(output.sample)))
     return {
         "num_codebooks": model.config.num_codebooks,
@@ -99,12 +98,14 @@ def copied_share(codes: "torch.Tensor", codes_dir: Path) -> float:
 
 def reconstruction_picture(pipe: "FARPipeline", digits: Digits) -> "Image.Image":
     """A held-out digit of each class in a column: original, both codebooks, each codebook alone."""
+    from fqgan_hf import FQGANPipeline
     from fqgan_hf.evaluation.pictures import image_grid
 
     chosen = [digits.held_out[np.flatnonzero(digits.held_out_labels == label)[0]] for label in range(10)]
-    columns = [reconstruct(pipe, enlarge(digit)).pictures for digit in chosen]
-    captions = reconstruction_captions(pipe.vqmodel.config.num_codebooks)
-    return image_grid(list(zip(*columns, strict=True)), row_captions=captions, min_cell_size=64)
+    tokenizer = FQGANPipeline(vqmodel=pipe.vqmodel, image_processor=pipe.image_processor)
+    results = tokenizer.reconstruct([enlarge(digit) for digit in chosen])
+    rows = list(zip(*(result.pictures for result in results), strict=True))
+    return image_grid(rows, row_captions=results[0].captions, min_cell_size=64)
 
 
 def sample_picture(images: list["Image.Image"]) -> "Image.Image":

@@ -35,7 +35,7 @@ from fqgan_hf.evaluation.pictures import save_image
 from fqgan_hf.failures import raise_if_interrupted
 from fqgan_hf.files import write_json
 from fqgan_hf.pipelines.inference import generate_images
-from fqgan_hf.processes import NUM_THREADS, cpu_threads, run_logged, training_environment
+from fqgan_hf.processes import ScriptRunner, cpu_threads
 
 
 if TYPE_CHECKING:
@@ -50,6 +50,19 @@ OUTPUTS = (
 
 MARKER = ".fqgan-demo"
 
+
+NUM_THREADS = 2
+
+# Training runs on the CPU, without the network, and gives the same bytes each time.
+TRAINING_ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "ACCELERATE_USE_CPU": "true",
+    "ACCELERATE_MIXED_PRECISION": "no",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "PYTHONHASHSEED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 # Overrides of the presets under `quick`: enough to pass through every line, not enough to learn.
 QUICK_TOKENIZER = ["--max_train_steps", "12", "--validation_steps", "12"]
@@ -84,11 +97,7 @@ class Run:
             ChildProcessError: If it failed; the message says where its log is.
         """
         log = self.folder / "logs" / f"{script}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", f"fqgan_hf.training.{script}", *options]
-        status, last_line = run_logged(command, log, training_environment())
-        if status != 0:
-            raise ChildProcessError(f"{script} failed with exit status {status}, its log is {log}: {last_line}")
+        ScriptRunner(NUM_THREADS, TRAINING_ENVIRONMENT, show=True).run(script, options, log)
 
 
 def prepare_folder(folder: Path) -> None:
@@ -162,11 +171,12 @@ def run(output_dir: str | os.PathLike, seed: int = 0, quick: bool = False) -> di
     with cpu_threads(NUM_THREADS):
         per_class = 10 if quick else 50
         with demo.stage("generation", f"generating {10 * per_class} digits, {per_class} of each class"):
+            from fqgan_hf.modeling.code_sampling import SamplingSettings
+
             pipe = load_pipeline(training / "tokenizer", training / "generator")
             labels = [label for label in range(10) for _ in range(per_class)]
-            codes = generate_images(
-                pipe, labels, seed=seed, batch_size=250, guidance_scale=GUIDANCE_SCALE, output_type="codes"
-            )
+            settings = SamplingSettings(guidance_scale=GUIDANCE_SCALE)
+            codes = generate_images(pipe, labels, seed=seed, batch_size=250, settings=settings, output_type="codes")
             generated = decode(pipe, codes)
         with demo.stage("evaluation", "evaluating, and writing models, pictures and the report"):
             report = {

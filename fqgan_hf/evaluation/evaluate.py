@@ -18,6 +18,7 @@ from fqgan_hf.evaluation.features import FeatureNetwork
 from fqgan_hf.evaluation.images import LabelledImages, ProcessedImages, load_images
 from fqgan_hf.evaluation.metrics import FeatureStatistics, frechet_distance, psnr
 from fqgan_hf.evaluation.pictures import image_grid, save_image
+from fqgan_hf.modeling.code_sampling import SamplingSettings
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
@@ -159,9 +160,8 @@ def evaluate_generator(
     statistics, reads = FeatureStatistics(), []
     rows: list[list[Image.Image]] = [[] for _ in names]
     pipe.set_progress_bar_config(disable=True)
-    images = generate_images(
-        pipe, labels, seed=seed, batch_size=batch_size, guidance_scale=guidance_scale, top_k=top_k
-    )
+    settings = SamplingSettings(guidance_scale=guidance_scale, top_k=top_k)
+    images = generate_images(pipe, labels, seed=seed, batch_size=batch_size, settings=settings)
     for start in range(0, len(images), batch_size):
         features, read = network(images[start : start + batch_size])
         statistics.update(features)

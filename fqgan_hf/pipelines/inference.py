@@ -1,130 +1,43 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""TODO."""
+"""From the name of a model to its images: resolve, load, choose a device, generate in batches by one seed rule.
 
-import argparse
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+    pipe = load_pipeline("outputs/demo/pipeline")
+    images = generate_images(pipe, [3, 7, 7], seed=0)
+
+Importing this file costs nothing: the functions import the libraries, after they have checked what can be checked.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fqgan_hf.commands.options import parse_labels
-from fqgan_hf.failures import MISTAKES, first_line
-from fqgan_hf.files import read_json
+from fqgan_hf.failures import first_line
 from fqgan_hf.hub.facts import folder_kind
+from fqgan_hf.hub.resolve import resolve_folder
 
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from fqgan_hf.modeling.code_sampling import SamplingSettings
     from fqgan_hf.pipelines.pipeline_far import FARPipeline
     from fqgan_hf.pipelines.pipeline_fqgan import FQGANPipeline
 
 
-# What loads a model from the Hub, and what tells what a folder holds.
-MODEL_FILES = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]
+# ---- Resolve and load -----------------------------------------------------------------------------------------------
 
 
-# What commands use when no model is named: what `fqgan demo` leaves behind.
-DEMO_PIPELINE = "outputs/demo/pipeline"
-
-
-def resolve_folder(reference: str) -> Path:
+def quiet_libraries(debug: bool = False) -> None:
     """
-    The local folder of a model or pipeline, downloaded first if `reference` is a Hub id.
+    Import transformers and diffusers, and hide their warnings and loading bars for the rest of the process.
+
+    A command calls it once its cheap checks are done, so that nothing stands between its own lines.
 
     Args:
-        reference (`str`): A folder, or an id of the form "user/name".
-
-    Returns:
-        `Path`: The folder.
-
-    Raises:
-        FileNotFoundError: If there is no such folder and it cannot be a Hub id.
-        ValueError: If it is a file.
+        debug (`bool`): Do nothing: everything stays visible.
     """
-    path = Path(reference).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise ValueError(f"{reference} is a file, not a model folder (`fqgan convert` reads published checkpoints)")
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", reference):
-        hint = " (`fqgan demo` makes it; --model names another)" if reference == DEMO_PIPELINE else ""
-        raise FileNotFoundError(f"there is no folder {reference}, and it is no Hub id of the form user/name{hint}")
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(reference, allow_patterns=MODEL_FILES))
-
-
-def resolve_generating_pipeline(reference: str) -> Path:
-    """The local folder of a `FARPipeline`; `ValueError` if it is anything else. See `resolve_folder`."""
-    folder = resolve_folder(reference)
-    kind = folder_kind(folder)
-    if kind != "FARPipeline":
-        raise ValueError(f"--model must be a FARPipeline (tokenizer and generator together), {reference} is a {kind}")
-    return folder
-
-
-def load_generating_pipeline(folder: Path) -> "FARPipeline":
-    """The `FARPipeline` of a folder; `ValueError` for whatever is wrong with it."""
-    from fqgan_hf import FARPipeline
-
-    with named_failures(folder, "a FARPipeline"):
-        return FARPipeline.from_pretrained(str(folder))
-
-
-@contextmanager
-def named_failures(folder: Path, kind: str) -> Iterator[None]:
-    """What the libraries raise for a folder that somebody damaged (KeyError, TypeError, ...) as a `ValueError`."""
-    try:
-        yield
-    except MISTAKES:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"{folder} cannot be loaded as {kind}: {type(error).__name__}: {first_line(error)}"
-        ) from error
-
-
-def load_tokenizer_pipeline(folder: Path) -> "FQGANPipeline":
-    """The image -> codes -> image pipeline of a tokenizer's folder, or of any pipeline that has one."""
-    from fqgan_hf import FQGANImageProcessor, FQGANModel, FQGANPipeline
-
-    model_folder, processor_folder = folder, folder
-    if folder_kind(folder).endswith("Pipeline"):
-        model_folder, processor_folder = folder / "vqmodel", folder / "image_processor"
-    with named_failures(folder, "a tokenizer"):
-        vqmodel = FQGANModel.from_pretrained(str(model_folder)).eval()
-        if (processor_folder / "preprocessor_config.json").is_file():
-            image_processor = FQGANImageProcessor.from_pretrained(str(processor_folder))
-        else:
-            size, factor = vqmodel.config.sample_size, vqmodel.downsample_factor
-            image_processor = FQGANImageProcessor(size=size, multiple_of=factor)
-        return FQGANPipeline(vqmodel=vqmodel, image_processor=image_processor)
-
-
-def choose_device(name: str) -> str:
-    """A torch device: `name` itself, or for "auto" a GPU where there is one."""
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name} cannot be used here: {first_line(error)}") from error
-    return name
-
-
-def quiet_libraries(arguments: argparse.Namespace) -> None:
-    """No warnings and loading bars of the libraries between our own lines, unless --debug asks for them.
-
-    It imports the libraries: a subcommand calls it once its cheap checks are done.
-    """
-    if getattr(arguments, "debug", False):
+    if debug:
         return
     import warnings
 
@@ -137,22 +50,87 @@ def quiet_libraries(arguments: argparse.Namespace) -> None:
         library.utils.logging.disable_progress_bar()
 
 
-def read_labels(folder: Path, words: list[str]) -> tuple[list[int], list[str]]:
+def resolve_pipeline(model: str | Path, option: str = "model") -> Path:
     """
-    Class ids of what was typed, and their names as captions, from the configuration alone.
+    The local folder of a [`FARPipeline`], downloaded first if need be; the model is not loaded.
+
+    Args:
+        model (`str` or `Path`): A folder or a Hub id.
+        option (`str`): What errors call it.
 
     Raises:
-        ValueError: For labels that the model does not have.
+        ValueError: It is something else.
+        FileNotFoundError: See `resolve_folder`.
     """
-    from fqgan_hf.pipelines.labels import class_names, resolve_labels
+    folder = resolve_folder(model)
+    kind = folder_kind(folder)
+    if kind != "FARPipeline":
+        raise ValueError(f"{option} must be a FARPipeline (tokenizer and generator together), {model} is a {kind}")
+    return folder
 
-    config = read_json(folder / "transformer" / "config.json")
-    num_classes, id2label = config.get("num_classes"), config.get("id2label")
-    if not isinstance(num_classes, int) or not isinstance(id2label or {}, dict):
-        raise ValueError(f"{folder / 'transformer' / 'config.json'} must give num_classes and id2label")
-    names = class_names(id2label)
-    labels = resolve_labels(parse_labels(words), num_classes, names)
-    return labels, [names.get(label, f"class {label}") for label in labels]
+
+def resolve_tokenizer(model: str | Path, option: str = "model") -> Path:
+    """
+    The local folder of a tokenizer, or of a pipeline that has one, downloaded first if need be; nothing is loaded.
+
+    Args:
+        model, option: See `resolve_pipeline`.
+
+    Raises:
+        ValueError: It is a generator, or something else.
+        FileNotFoundError: See `resolve_folder`.
+    """
+    folder = resolve_folder(model)
+    if folder_kind(folder) == "FARForImageGeneration":
+        raise ValueError(f"{option} {model} is a generator and reads no images: give a tokenizer or a pipeline")
+    return folder
+
+
+def load_pipeline(model: str | Path, device: str = "auto") -> "FARPipeline":
+    """
+    A saved pipeline of tokenizer and generator, ready to generate.
+
+    Args:
+        model (`str` or `Path`): A folder or a Hub id.
+        device (`str`): See `choose_device`.
+
+    Raises:
+        ValueError: It is no [`FARPipeline`], it is damaged, or the device cannot be used.
+        FileNotFoundError: See `resolve_folder`.
+    """
+    folder = resolve_pipeline(model)
+    device = choose_device(device)
+    from fqgan_hf import FARPipeline
+    from fqgan_hf.pretrained import load_pretrained
+
+    return load_pretrained(FARPipeline, folder, "model").to(device)
+
+
+def load_tokenizer(model: str | Path, device: str = "auto") -> "FQGANPipeline":
+    """
+    The image -> codes -> image pipeline of a tokenizer's folder, or of any pipeline that has one.
+
+    Args:
+        model, device: See `load_pipeline`.
+
+    Raises:
+        ValueError: It has no tokenizer, it is damaged, or the device cannot be used.
+        FileNotFoundError: See `resolve_folder`.
+    """
+    folder = resolve_tokenizer(model)
+    device = choose_device(device)
+    from fqgan_hf import FQGANImageProcessor, FQGANModel, FQGANPipeline
+    from fqgan_hf.pretrained import load_pretrained
+
+    model_folder, processor_folder = folder, folder
+    if folder_kind(folder).endswith("Pipeline"):
+        model_folder, processor_folder = folder / "vqmodel", folder / "image_processor"
+    vqmodel = load_pretrained(FQGANModel, model_folder, "model").eval()
+    if (processor_folder / "preprocessor_config.json").is_file():
+        image_processor = load_pretrained(FQGANImageProcessor, processor_folder, "model")
+    else:
+        image_processor = FQGANImageProcessor(size=vqmodel.config.sample_size, multiple_of=vqmodel.downsample_factor)
+    return FQGANPipeline(vqmodel=vqmodel, image_processor=image_processor).to(device)
 
 
 def join_pipeline(tokenizer: str | Path, generator: str | Path) -> "FARPipeline":
@@ -174,6 +152,32 @@ def join_pipeline(tokenizer: str | Path, generator: str | Path) -> "FARPipeline"
         transformer=load_pretrained(FARForImageGeneration, generator, "generator").eval(),
         image_processor=load_pretrained(FQGANImageProcessor, tokenizer, "tokenizer"),
     )
+
+
+def choose_device(name: str = "auto") -> str:
+    """
+    A torch device that can be used here.
+
+    Args:
+        name (`str`): Such as "cpu", "cuda:1" or "mps"; "auto" is a GPU where there is one.
+
+    Raises:
+        ValueError: The device cannot be used.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} cannot be used here: {first_line(error)}") from error
+    return name
+
+
+# ---- Generate -------------------------------------------------------------------------------------------------------
 
 
 def image_generator(seed: int, index: int) -> "torch.Generator":
@@ -198,34 +202,88 @@ def image_generator(seed: int, index: int) -> "torch.Generator":
     return torch.Generator().manual_seed((start + index) % 2**32)
 
 
-def generate_images(
-    pipe: "FARPipeline", labels: list[int], seed: int, batch_size: int = 16, **sampling
-) -> list["Image.Image"]:
+def generate_batches(
+    pipe: "FARPipeline",
+    labels: Sequence[int],
+    *,
+    seed: int,
+    batch_size: int = 16,
+    settings: "SamplingSettings | None" = None,
+    indices: Sequence[int] | None = None,
+    output_type: str = "pil",
+    on_step_end: Callable[..., dict[str, Any]] | None = None,
+) -> Iterator[Any]:
     """
-    One image per label, in batches, with a progress bar.
+    Generate one image per label, batch after batch, each batch when it is asked for.
 
-    Each image draws from a generator of its own (`seed` + its place), so that it depends neither on `batch_size` nor
-    on the other images.
+    An image draws from `image_generator(seed, its index)`: it depends neither on `batch_size` nor on the other images,
+    up to the rounding of sums of another shape. The pipeline's own progress bar is switched off.
 
     Args:
-        pipe ([`FARPipeline`]): Tokenizer and generator.
-        labels (`list[int]`): Class ids.
-        seed (`int`): See above.
-        batch_size (`int`): Images at a time.
-        **sampling: `guidance_scale` and other arguments of the pipeline.
+        pipe ([`FARPipeline`]): Tokenizer and generator, on their device.
+        labels (`Sequence[int]`): Class ids.
+        seed (`int`): At least 0.
+        batch_size (`int`): Images at a time, at least 1.
+        settings ([`SamplingSettings`], *optional*): How codes are drawn; by default as the pipeline does.
+        indices (`Sequence[int]`, *optional*): Place of each image among those of the seed; by default 0, 1, ...
+        output_type (`str`): `"pil"`, `"np"`, `"pt"` or `"codes"`; see [`FARPipeline`].
+        on_step_end (`Callable`, *optional*): The pipeline's `callback_on_step_end`.
+
+    Yields:
+        What `pipe(...).images` is of each batch: by default a list of PIL images.
+
+    Raises:
+        ValueError: As the pipeline does, before the first batch is computed.
+    """
+    indices = range(len(labels)) if indices is None else indices
+    arguments = {} if settings is None else settings.arguments()
+    pipe.set_progress_bar_config(disable=True)
+    for start in range(0, len(labels), batch_size):
+        batch = slice(start, start + batch_size)
+        yield pipe(
+            labels[batch],
+            generator=[image_generator(seed, index) for index in indices[batch]],
+            output_type=output_type,
+            callback_on_step_end=on_step_end,
+            **arguments,
+        ).images
+
+
+def generate_images(
+    pipe: "FARPipeline",
+    labels: Sequence[int],
+    *,
+    seed: int,
+    batch_size: int = 16,
+    settings: "SamplingSettings | None" = None,
+    output_type: str = "pil",
+) -> "list[Image.Image] | torch.Tensor":
+    """
+    Generate one image per label, with a progress bar: `fqgan generate` from Python.
+
+    Example:
+
+        pipe = load_pipeline("outputs/demo/pipeline")
+        images = generate_images(pipe, [3, 7], seed=0, settings=SamplingSettings(guidance_scale=1.5))
+
+    Args:
+        pipe, labels, seed, batch_size, settings: See `generate_batches`.
+        output_type (`str`): `"pil"`, or `"codes"` for the codes alone.
 
     Returns:
-        `list[PIL.Image.Image]`, or with `output_type="codes"` the codes `(images, num_codebooks, height, width)`.
+        `list[PIL.Image.Image]`, or the codes `(images, num_codebooks, height, width)`.
+
+    Raises:
+        ValueError: As the pipeline does, before anything is computed.
     """
     import torch
     from tqdm import tqdm
 
-    pipe.set_progress_bar_config(disable=True)  # one bar over all batches instead
+    if output_type not in ("pil", "codes"):
+        raise ValueError(f'output_type must be "pil" or "codes", got {output_type!r}')
     progress_bar = None
-    batches = [labels[start : start + batch_size] for start in range(0, len(labels), batch_size)]
-    results = []
 
-    def on_step_end(pipe, step, timestep, tensors):
+    def on_step_end(pipe, step, timestep, tensors) -> dict[str, Any]:
         nonlocal progress_bar
         if progress_bar is None:  # arguments that are refused get no bar
             progress_bar = tqdm(total=len(labels) * pipe.num_timesteps, desc="generating", unit="token")
@@ -233,12 +291,15 @@ def generate_images(
         return {}
 
     try:
-        for number, batch in enumerate(batches):
-            generators = [torch.Generator().manual_seed(seed + number * batch_size + i) for i in range(len(batch))]
-            results.append(pipe(batch, generator=generators, callback_on_step_end=on_step_end, **sampling).images)
+        batches = list(
+            generate_batches(
+                pipe, labels, seed=seed, batch_size=batch_size, settings=settings, output_type=output_type,
+                on_step_end=on_step_end,
+            )
+        )  # fmt: skip
     finally:
         if progress_bar is not None:
             progress_bar.close()
-    if sampling.get("output_type") == "codes":
-        return torch.cat(results)
-    return [image for images in results for image in images]
+    if output_type == "codes":
+        return torch.cat(batches)
+    return [image for batch in batches for image in batch]

@@ -5,7 +5,10 @@ import difflib
 import numbers
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fqgan_hf.files import read_json
 
 
 if TYPE_CHECKING:
@@ -42,6 +45,32 @@ def index_names(id2label: Mapping[int | str, str]) -> dict[str, list[int]]:
 def class_names(id2label: Mapping[int | str, str] | None) -> dict[int, str]:
     """A configuration's names by class id, without those that transformers invents for a model that has none."""
     return {int(key): name for key, name in (id2label or {}).items() if name != f"LABEL_{key}"}
+
+
+def parse_labels(words: Iterable[str]) -> list[int | str]:
+    """Class labels as typed: "3" is an id; a class whose name is a number still answers to its id."""
+    return [int(word) if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", word) else word for word in words]
+
+
+def read_labels(folder: Path, words: Iterable[str]) -> tuple[list[int], list[str]]:
+    """
+    Class ids of labels as typed, and their names as captions, from a pipeline's configuration alone.
+
+    Args:
+        folder (`Path`): A saved [`FARPipeline`].
+        words (`Iterable[str]`): Ids or names.
+
+    Raises:
+        ValueError: For labels that the model does not have, or a configuration without classes.
+    """
+    path = folder / "transformer" / "config.json"
+    config = read_json(path)
+    num_classes, id2label = config.get("num_classes"), config.get("id2label")
+    if not isinstance(num_classes, int) or not isinstance(id2label or {}, dict):
+        raise ValueError(f"{path} must give num_classes and id2label")
+    names = class_names(id2label)
+    labels = resolve_labels(parse_labels(words), num_classes, names)
+    return labels, [names.get(label, f"class {label}") for label in labels]
 
 
 def resolve_labels(
@@ -94,7 +123,7 @@ def resolve_labels(
     return ids
 
 
-def _check_id(label, num_classes: int) -> int:
+def _check_id(label: Any, num_classes: int) -> int:
     if getattr(label, "ndim", None) == 0:
         label = label.item()
     # numpy's booleans and floats are no numbers.Integral; Python's bool is one.

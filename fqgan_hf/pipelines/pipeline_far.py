@@ -133,8 +133,9 @@ class FARPipeline(DiffusionPipeline):
             generator (`torch.Generator` or list of them, *optional*):
                 Makes the result repeatable. With a list, one per image, an image does not depend on the others.
             prefix_codes (`torch.LongTensor`, *optional*):
-                The upper part of an image to continue, one per label: whole rows `(labels, num_codebooks, rows, width)`
-                as a tokenizer gives them, or the first positions `(labels, positions, num_codebooks)`.
+                The upper part of an image to continue, one per label: whole rows
+                `(labels, num_codebooks, rows, width)` as a tokenizer gives them, or the first positions
+                `(labels, positions, num_codebooks)`.
             output_type (`str`, defaults to `"pil"`):
                 `"pil"`; `"np"`, an array `(images, height, width, 3)` in [0, 1]; `"pt"`, a tensor
                 `(images, 3, height, width)` in [0, 1]; or `"codes"`, those of shape

@@ -7,9 +7,13 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils import replace_example_docstring
 
+from fqgan_hf.evaluation.codebooks import CodebookUsage
+from fqgan_hf.evaluation.metrics import psnr
+from fqgan_hf.hub.facts import codebook_names
 from fqgan_hf.hub.registration import register_with_diffusers
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.pipelines.reconstruction import Reconstruction, reconstruction_captions
 
 
 register_with_diffusers()
@@ -35,6 +39,9 @@ EXAMPLE_DOC_STRING = """
 
         >>> codes = pipe.encode(photo)  # (1, num_codebooks, height / f, width / f)
         >>> same_reconstruction = pipe.decode(codes).images[0]
+
+        >>> result = pipe.reconstruct(photo)[0]  # all codebooks, and each alone
+        >>> print(result.psnr, dict(zip(result.captions, result.pictures)))
         ```
 """
 
@@ -133,22 +140,66 @@ class FQGANPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return output if return_dict else (output.images,)
 
+    @torch.no_grad()
+    def reconstruct(self, images: Any, size: int | dict[str, int] | None = None) -> list[Reconstruction]:
+        """
+        Reconstruct images from all of their codes and from each codebook alone: `fqgan reconstruct` from Python.
+
+        Args:
+            images, size: See [`~FQGANPipeline.__call__`]. A list may hold images of different sizes: each is processed
+                by itself.
+
+        Returns:
+            `list[Reconstruction]`: One per image, with its pictures, their captions, PSNR and codes.
+
+        Raises:
+            ValueError: For images that cannot be read, or a size that the tokenizer cannot encode.
+        """
+        names = codebook_names(self.vqmodel.config.num_codebooks, self.vqmodel.config.feature_dims)
+        pixels = (
+            pixel_values
+            for image in (images if isinstance(images, (list, tuple)) else [images])
+            for pixel_values in self._process(image, size).split(1)
+        )
+        results = [self._reconstruct(pixel_values, names) for pixel_values in pixels]
+        self.maybe_free_model_hooks()
+        return results
+
     def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: torch.device | str | None = None):
         """Not supported: raises `NotImplementedError`."""
         raise NotImplementedError(SEQUENTIAL_OFFLOAD_MESSAGE)
 
-    def _check_decoding(self, codebooks, output_type) -> None:
+    def _check_decoding(self, codebooks: list[int] | None, output_type: str) -> None:
         num_codebooks = self.vqmodel.config.num_codebooks
         if codebooks is not None and (not codebooks or any(k not in range(num_codebooks) for k in codebooks)):
             raise ValueError(f"codebooks must be a list of indices in [0, {num_codebooks - 1}], got {codebooks}")
         if output_type not in IMAGE_OUTPUT_TYPES:
             raise ValueError(f"output_type must be one of {IMAGE_OUTPUT_TYPES}, got {output_type!r}")
 
-    def _encode(self, images, size) -> torch.Tensor:
+    def _process(self, images: Any, size: int | dict[str, int] | None) -> torch.Tensor:
+        """Images of any kind -> pixels `(B, 3, H, W)` in [-1, 1], on the CPU."""
         arguments = {} if size is None else {"size": size}
-        pixel_values = self.image_processor(images, **arguments)["pixel_values"]
+        return self.image_processor(images, **arguments)["pixel_values"]
+
+    def _encode(self, images: Any, size: int | dict[str, int] | None) -> torch.Tensor:
+        """Images of any kind -> codes `(B, K, h, w)`."""
+        pixel_values = self._process(images, size)
         return self.vqmodel.encode(pixel_values.to(self._execution_device, self.vqmodel.dtype)).codes
 
-    def _decode(self, codes, codebooks, output_type):
+    def _decode(self, codes: torch.Tensor, codebooks: list[int] | None, output_type: str) -> Any:
         samples = self.vqmodel.decode_codes(codes, codebooks=codebooks).sample
         return self.image_processor.postprocess(samples, output_type=output_type)
+
+    def _reconstruct(self, pixel_values: torch.Tensor, names: list[str]) -> Reconstruction:
+        """Pixels `(1, 3, H, W)` of one image -> what its codes say, together and codebook by codebook."""
+        model, config = self.vqmodel, self.vqmodel.config
+        codes = model.encode(pixel_values.to(self._execution_device, model.dtype)).codes
+        selections = [None, *([k] for k in range(config.num_codebooks))] if config.num_codebooks > 1 else [None]
+        samples = [model.decode_codes(codes, codebooks=selection).sample.float().cpu() for selection in selections]
+        return Reconstruction(
+            pictures=self.image_processor.postprocess(torch.cat([pixel_values, *samples])),
+            captions=reconstruction_captions(names),
+            psnr=psnr(pixel_values, samples[0]).item(),
+            codes=codes.cpu(),
+            usage=CodebookUsage(config.num_codebooks, config.codebook_size).update(codes),
+        )

@@ -1,73 +1,142 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""TODO."""
+"""What `FQGANPipeline.reconstruct` gives, and picture files reconstructed into one grid: `fqgan reconstruct`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
+from PIL import Image
+from tqdm import tqdm
+
+from fqgan_hf.evaluation.codebooks import CodebookUsage
+from fqgan_hf.evaluation.pictures import check_image_format, image_grid, save_image
+from fqgan_hf.failures import first_line
 from fqgan_hf.hub.facts import codebook_names
+from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor, load_image
+from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 
 
 if TYPE_CHECKING:
-    import torch
-    from PIL import Image
-
-    from fqgan_hf.modeling.modeling_fqgan import FQGANModel
     from fqgan_hf.pipelines.pipeline_fqgan import FQGANPipeline
 
 
-@dataclass
+EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
 class Reconstruction:
-    """One image through a tokenizer: `pictures` are the original, all codebooks, then (K > 1) each codebook alone."""
-
-    pictures: list["Image.Image"]
-    psnr: float
-    codes: "torch.Tensor"
-
-
-def reconstruct(
-    pipe: "FQGANPipeline", image: "Image.Image", size: int | dict[str, int] | None = None
-) -> Reconstruction:
     """
-    Reconstruct one image from all of its codes and from each codebook alone.
+    One image through a tokenizer.
 
     Args:
-        pipe ([`FQGANPipeline`]): The tokenizer.
-        image (`PIL.Image.Image`): Any size.
-        size (`int` or `dict`, *optional*): Size to work at, in place of the image processor's own.
-
-    Returns:
-        [`Reconstruction`], whose `codes` have shape `(1, num_codebooks, height / f, width / f)`.
+        pictures (`list[PIL.Image.Image]`):
+            The original as the tokenizer sees it, its reconstruction from all codebooks and, where there are several,
+            from each codebook alone.
+        captions (`list[str]`): What each picture is.
+        psnr (`float`): Of the reconstruction from all codebooks, in dB.
+        codes (`torch.LongTensor` of shape `(1, num_codebooks, height / f, width / f)`): On the CPU.
+        usage ([`CodebookUsage`]): How many different codes the image has of each codebook.
     """
-    import torch
 
-    from fqgan_hf.evaluation.metrics import psnr
-
-    model, processor = pipe.vqmodel, pipe.image_processor
-    with torch.no_grad():
-        pixel_values = processor(image, size=size)["pixel_values"]
-        codes = model.encode(pixel_values.to(model.device, model.dtype)).codes
-        samples = [model.decode_codes(codes).sample]
-        if codes.shape[1] > 1:
-            samples += [model.decode_codes(codes, codebooks=[k]).sample for k in range(codes.shape[1])]
-    pictures = processor.postprocess(torch.cat([pixel_values, *(sample.float().cpu() for sample in samples)]))
-    quality = psnr(pixel_values, samples[0].float().cpu()).item()
-    return Reconstruction(pictures, quality, codes.cpu())
+    pictures: list[Image.Image]
+    captions: list[str]
+    psnr: float
+    codes: torch.Tensor
+    usage: CodebookUsage
 
 
-def reconstruction_captions(num_codebooks: int) -> list[str]:
-    """Captions of `Reconstruction.pictures`."""
-    if num_codebooks == 1:
+@dataclass(frozen=True)
+class ReconstructedFiles:
+    """
+    What became of a list of picture files.
+
+    Args:
+        done (`list[tuple[Path, Reconstruction]]`): Rows of the grid.
+        left_out (`list[tuple[Path, str]]`): Files that could not be read, each with the reason.
+        names (`list[str]`): Of the codebooks.
+        usage ([`CodebookUsage`]): Of all images together.
+    """
+
+    done: list[tuple[Path, Reconstruction]]
+    left_out: list[tuple[Path, str]]
+    names: list[str]
+    usage: CodebookUsage
+
+
+def reconstruct_files(
+    pipe: "FQGANPipeline", paths: Sequence[Path], out: Path, size: int | None = None
+) -> ReconstructedFiles:
+    """
+    Reconstruct picture files and write original and reconstructions as a grid, with a row per file.
+
+    Of several files those that cannot be read are left out. A progress bar shows every block of the tokenizer.
+
+    Args:
+        pipe ([`FQGANPipeline`]): The tokenizer, on its device.
+        paths (`Sequence[Path]`): Picture files of any size.
+        out (`Path`): The grid.
+        size (`int`, *optional*): Scale and crop to this many pixels a side, in place of the image processor's size.
+
+    Raises:
+        ValueError: The size does not suit the tokenizer, the grid does not fit the format of `out`, both before
+            anything is computed; or no file can be read.
+        OSError: As for the only file, or `out` cannot be written.
+    """
+    config, processor = pipe.vqmodel.config, pipe.image_processor
+    _check_size(pipe, size)
+    names = codebook_names(config.num_codebooks, config.feature_dims)
+    captions = reconstruction_captions(names)
+    blanks = [[_blank_picture(path, processor, size)] * len(captions) for path in paths]
+    check_image_format(out, image_grid(blanks, captions, _row_captions(paths, len(paths))))
+
+    result = ReconstructedFiles([], [], names, CodebookUsage(config.num_codebooks, config.codebook_size))
+    with _block_progress(pipe.vqmodel, len(paths), num_decodings=len(captions) - 1):
+        for path in paths:
+            try:
+                (image,) = pipe.reconstruct(load_image(path, max_pixels=processor.max_pixels), size)
+            except (ValueError, OSError) as error:
+                if len(paths) == 1:
+                    raise
+                result.left_out.append((path, first_line(error)))
+            else:
+                result.usage.merge(image.usage)
+                result.done.append((path, image))
+    if not result.done:
+        path, reason = result.left_out[0]
+        raise ValueError(f"none of {len(paths)} images could be read, nothing was written: {path}: {reason}")
+    rows = [image.pictures for _, image in result.done]
+    save_image(image_grid(rows, captions, _row_captions([path for path, _ in result.done], len(paths))), out)
+    return result
+
+
+def reconstruction_captions(names: list[str]) -> list[str]:
+    """Captions of `Reconstruction.pictures`, for codebooks of these names."""
+    if len(names) == 1:
         return ["original", "reconstruction"]
-    both = "both codebooks" if num_codebooks == 2 else "all codebooks"
-    return ["original", both, *(f"{name} only" for name in codebook_names(num_codebooks))]
+    both = "both codebooks" if len(names) == 2 else "all codebooks"
+    return ["original", both, *(f"{name} only" for name in names)]
 
 
-def check_reconstruct_size(pipe: "FQGANPipeline", size: int | None) -> None:
-    """Raise `ValueError` for a size that the tokenizer cannot encode; a word where it will take long."""
+def describe_usage(usage: CodebookUsage, names: list[str]) -> str:
+    """Codes used of each codebook, in words."""
+    used = ", ".join(f"{name} {number}" for name, number in zip(names, usage.num_used.tolist(), strict=True))
+    return f"codes used of {usage.codebook_size} at {usage.num_positions} positions: {used}"
+
+
+def _row_captions(paths: Sequence[Path], num_asked_for: int) -> list[str] | None:
+    """The files' names; none where a single picture was asked for, which needs no telling apart."""
+    return [path.name for path in paths] if num_asked_for > 1 else None
+
+
+def _check_size(pipe: "FQGANPipeline", size: int | None) -> None:
+    """Raise `ValueError` for a size that the tokenizer cannot encode; say on stderr where it will take long."""
     if size is None:
         return
     model, factor = pipe.vqmodel, pipe.vqmodel.downsample_factor
@@ -84,16 +153,14 @@ def check_reconstruct_size(pipe: "FQGANPipeline", size: int | None) -> None:
         )
 
 
-def blank_picture(path: Path, processor, size: int | None) -> "Image.Image":
+def _blank_picture(path: Path, processor: FQGANImageProcessor, size: int | None) -> Image.Image:
     """A picture of the size that the reconstruction of a file will have, from its header."""
-    from PIL import Image
-
     size = processor.size if size is None else size
     if size is not None:
         return Image.new("RGB", (size["width"], size["height"]) if isinstance(size, dict) else (size, size))
     try:
         with Image.open(path) as image:
-            is_turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation
+            is_turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
             width, height = image.size[::-1] if is_turned else image.size
     except Exception:  # it will be left out, with the reason
         width = height = 1
@@ -101,13 +168,8 @@ def blank_picture(path: Path, processor, size: int | None) -> "Image.Image":
 
 
 @contextmanager
-def block_progress(model: "FQGANModel", num_images: int, num_decodings: int) -> Iterator[None]:
+def _block_progress(model: FQGANModel, num_images: int, num_decodings: int) -> Iterator[None]:
     """A bar that moves with every block of encoder and decoder: one image may take minutes. Shown after a second."""
-    from diffusers.models.attention import BasicTransformerBlock
-    from diffusers.models.attention_processor import Attention
-    from diffusers.models.resnet import ResnetBlock2D
-    from tqdm import tqdm
-
     kinds = (ResnetBlock2D, Attention, BasicTransformerBlock)
     encoding, decoding = (
         [block for part in parts for block in part.modules() if isinstance(block, kinds)]
@@ -121,9 +183,3 @@ def block_progress(model: "FQGANModel", num_images: int, num_decodings: int) -> 
         finally:
             for hook in hooks:
                 hook.remove()
-
-
-def describe_usage(usage, names: list[str]) -> str:
-    """Codes used of each codebook, in words."""
-    used = ", ".join(f"{name} {number}" for name, number in zip(names, usage.num_used.tolist(), strict=True))
-    return f"codes used of {usage.codebook_size} at {usage.num_positions} positions: {used}"

@@ -1,0 +1,157 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""`SamplingRun`: everything that the files of `fqgan sample` follow from."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256 as new_sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fqgan_hf.files import sha256
+from fqgan_hf.hub.facts import tokenizer_facts, weight_files
+from fqgan_hf.modeling.code_sampling import SamplingSettings
+from fqgan_hf.modeling.configuration_far import FARConfig
+from fqgan_hf.pipelines.labels import class_names, resolve_labels
+from fqgan_hf.pipelines.sample_formats import FORMATS, Rows
+
+
+MAX_IMAGES = 2**32  # beyond it two images would share their random numbers
+MAX_SHARDS = 100_000  # as many as their names can count
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingRun:
+    """
+    What the files of a run follow from; two runs with the same values write the same images.
+
+    Args:
+        model (`str`): Name or path of the pipeline; may change, since `weights_sha256` says what it is.
+        weights_sha256 (`str`): `digest` of the pipeline's weights.
+        tokenizer_fingerprint (`str`): Of its tokenizer.
+        num (`int`): Images, at least 1. May be raised later: an image does not depend on how many there are.
+        class_labels (`list[int]`): Class ids, taken in turn: for `num` divisible by their number each as often.
+        label_names (`list[str]`): Name of every class of the model, by id.
+        seed (`int`): At least 0.
+        sampling ([`SamplingSettings`]): How codes are drawn.
+        dtype (`str`): `"float32"`, `"bfloat16"` or `"float16"`, of all weights and activations.
+        quantization (`str`, *optional*): See [`~fqgan_hf.kernels.optimization.optimize`].
+        format (`str`): `"png"`, `"npz"` or `"parquet"`.
+        shard_size (`int`): Images per shard, at least 1; also what a process loses at most when it is stopped.
+
+    Raises:
+        ValueError: A number or the format is out of range.
+        ImportError: The format needs a library that is not installed.
+    """
+
+    model: str
+    weights_sha256: str
+    tokenizer_fingerprint: str
+    num: int
+    class_labels: list[int]
+    label_names: list[str]
+    seed: int
+    sampling: SamplingSettings
+    dtype: str
+    quantization: str | None
+    format: str
+    shard_size: int
+
+    def __post_init__(self):
+        for name, least in (("num", 1), ("shard_size", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.num > MAX_IMAGES:
+            raise ValueError(f"num must be at most {MAX_IMAGES:,}, got {self.num}")
+        if self.num_shards > MAX_SHARDS:
+            raise ValueError(
+                f"shard_size must be at least {-(-self.num // MAX_SHARDS)} for {self.num:,} images, which would fill "
+                f"{self.num_shards:,} shards, got {self.shard_size}"
+            )
+        if self.format not in FORMATS:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
+        if self.format == "parquet" and not (find_spec("datasets") and find_spec("pyarrow")):
+            raise ImportError("format parquet needs datasets and pyarrow: pip install datasets")
+
+    @classmethod
+    def describe(
+        cls,
+        folder: Path,
+        *,
+        num: int,
+        class_labels: Sequence[int | str] | None = None,
+        seed: int = 0,
+        settings: SamplingSettings | None = None,
+        dtype: str = "float32",
+        quantization: str | None = None,
+        format: str = "png",
+        shard_size: int = 1024,
+        model_name: str | None = None,
+    ) -> "SamplingRun":
+        """
+        The run of a pipeline's folder; reads its configurations and hashes its weights, but loads no model.
+
+        Args:
+            folder (`Path`): A saved [`FARPipeline`].
+            num, seed, dtype, quantization, format, shard_size: See [`SamplingRun`].
+            class_labels (`Sequence[int | str]`, *optional*): Ids or names, taken in turn; all classes without it.
+            settings ([`SamplingSettings`], *optional*): How codes are drawn; by default as the pipeline does.
+            model_name (`str`, *optional*): What the manifest calls the pipeline; by default its folder.
+
+        Raises:
+            ValueError: For an unknown label, settings for another number of codebooks, and as [`SamplingRun`] does.
+            FileNotFoundError: The folder lacks weights.
+        """
+        config = FARConfig.from_pretrained(str(folder / "transformer"))
+        settings = SamplingSettings() if settings is None else settings
+        settings.per_codebook(config.num_codebooks)  # raises where their numbers differ
+        names = class_names(config.id2label)
+        labels = range(config.num_classes) if class_labels is None else class_labels
+        run = cls(
+            model=str(folder) if model_name is None else model_name,
+            weights_sha256="",
+            tokenizer_fingerprint=tokenizer_facts(folder / "vqmodel")["fingerprint"],
+            num=num,
+            class_labels=resolve_labels(labels, config.num_classes, names),
+            label_names=[names.get(i, str(i)) for i in range(config.num_classes)],
+            seed=seed,
+            sampling=settings,
+            dtype=dtype,
+            quantization=quantization,
+            format=format,
+            shard_size=shard_size,
+        )
+        weights = [path for part in ("vqmodel", "transformer") for path in weight_files(folder / part)]
+        return replace(run, weights_sha256=digest(weights, folder))  # last, since it reads gigabytes
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.num // self.shard_size)
+
+    @property
+    def shards(self) -> list[range]:
+        """The images of each shard."""
+        return [range(i, min(i + self.shard_size, self.num)) for i in range(0, self.num, self.shard_size)]
+
+    def shard_name(self, number: int) -> str:
+        """Name of a shard's file or folder."""
+        return f"shard-{number:05d}{FORMATS[self.format].suffix}"
+
+    def label(self, index: int) -> int:
+        """Class id of an image."""
+        return self.class_labels[index % len(self.class_labels)]
+
+    def rows(self, indices: range) -> Rows:
+        """What stands beside images in their shard."""
+        return Rows(indices, [self.label(i) for i in indices], self.label_names)
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is read back from a file: lists for tuples."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def digest(files: Iterable[Path], folder: Path) -> str:
+    """SHA-256 of the listing that `sha256sum` prints of files, named by their paths in `folder` and sorted by them."""
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    return new_sha256("".join(f"{sha256(folder / name)}  {name}\n" for name in names).encode()).hexdigest()
