@@ -116,14 +116,6 @@ def test_copies_of_training_codes_are_counted(tmp_path):
 # ---- Processes and folders ----
 
 
-def test_output_of_a_process_is_shown_and_logged_without_the_steps_of_its_bars(tmp_path, capfd):
-    code = "import sys; print('one'); print('10%\\r20%\\r100%', file=sys.stderr); print('two', end='')"
-    log = tmp_path / "log"
-    assert demo.run_logged([sys.executable, "-u", "-c", code], log, dict(os.environ)) == (0, "two")
-    assert log.read_text() == "one\n100%\ntwo"
-    assert "10%\r20%\r100%" in capfd.readouterr().err
-
-
 def test_a_failed_stage_says_which_and_where_its_log_is(tmp_path, capsys):
     run = demo.Run(tmp_path, seed=0, quick=True)
     log = tmp_path / "logs" / "no_such_script.log"

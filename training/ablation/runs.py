@@ -7,8 +7,6 @@ Options and command: `fqgan_hf.training.ablation.ablate`.
 import os
 import platform
 import shlex
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +25,7 @@ from fqgan_hf.failures import raise_if_interrupted
 from fqgan_hf.files import MANIFEST, read_json, read_metrics, write_json
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pretrained import load_pretrained
-from fqgan_hf.processes import cpu_threads
+from fqgan_hf.processes import ScriptRunner, cpu_threads
 from fqgan_hf.training.ablation.report import TABLE3, TABLE4, Context, report_table3, report_table4
 from fqgan_hf.training.common.arguments import load_model_config, parse_arguments
 from fqgan_hf.training.train_far import TrainFARArguments
@@ -58,36 +56,7 @@ class Run:
         return self.folder / "result.json"
 
 
-class Scripts:
-    """Starts training scripts as processes, and ends those that still run when something goes wrong."""
-
-    def __init__(self, num_threads: int):
-        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        self.environment = {**os.environ, **dict.fromkeys(threads, str(num_threads))}
-        self.running: set[subprocess.Popen] = set()
-        self.stopped = False
-
-    def run(self, script: str, words: Sequence[str], log: Path) -> None:
-        """Wait for `python -m fqgan_hf.training.SCRIPT WORDS`, its output added to `log`."""
-        command = [sys.executable, "-m", f"fqgan_hf.training.{script}", *words]
-        with open(log, "a", encoding="utf-8") as file:
-            if self.stopped:
-                return
-            process = subprocess.Popen(command, env=self.environment, stdout=file, stderr=subprocess.STDOUT)
-            self.running.add(process)
-            code = process.wait()
-            self.running.discard(process)
-        if code and not self.stopped:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise ChildProcessError(f"{script} ended with status {code}, see {log}: {lines[-1] if lines else ''}")
-
-    def stop(self) -> None:
-        self.stopped = True
-        for process in list(self.running):
-            process.terminate()
-
-
-def run_all(runs: Sequence[Run], settings: dict[str, Any], args: "AblationArguments", scripts: Scripts) -> None:
+def run_all(runs: Sequence[Run], settings: dict[str, Any], args: "AblationArguments", scripts: ScriptRunner) -> None:
     """Train and judge what has no result yet, `--jobs` at a time."""
     judging = threading.Lock()  # one evaluation at a time, in this process, beside the training of the next run
 
@@ -266,7 +235,7 @@ def training_words(args: "AblationArguments", preset: str, seed: int, folder: Pa
     return [*words, "--resume_from_checkpoint", "latest"]
 
 
-def table3(args: "Table3Arguments", scripts: Scripts, command: str) -> list[str]:
+def table3(args: "Table3Arguments", scripts: ScriptRunner, command: str) -> list[str]:
     """Six tokenizers. Returns the lines of the table."""
     folder = Path(args.output_dir) / "table3"
     teacher = args.teacher or args.feature_extractor
@@ -308,7 +277,7 @@ def table3(args: "Table3Arguments", scripts: Scripts, command: str) -> list[str]
     return lines
 
 
-def table4(args: "Table4Arguments", scripts: Scripts, command: str) -> list[str]:
+def table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> list[str]:
     """Three generators on the codes of one tokenizer. Returns the lines of the table."""
     folder = Path(args.output_dir) / "table4"
     folder.mkdir(parents=True, exist_ok=True)
@@ -362,4 +331,4 @@ def run_table(name: str, args: "AblationArguments", argv: Sequence[str]) -> list
     """Make a table, by its name; `argv` is the command that it shows. Returns its lines."""
     raise_if_interrupted()  # some library may have swallowed it while it was imported
     with cpu_threads(args.num_threads):
-        return {"table3": table3, "table4": table4}[name](args, Scripts(args.num_threads), shown_command(argv))
+        return {"table3": table3, "table4": table4}[name](args, ScriptRunner(args.num_threads), shown_command(argv))
