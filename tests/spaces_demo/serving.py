@@ -42,7 +42,8 @@ def make_pipeline(
     vqmodel = FQGANModel(
         block_out_channels=(32, 32, 32), norm_num_groups=8, latent_channels=16, layers_per_block=1,
         sample_size=4 * grid, num_codebooks=num_codebooks, codebook_size=32, codebook_dim=4, adapter_num_layers=1,
-        adapter_num_heads=2,
+        adapter_num_heads=2, feature_num_layers=1, feature_num_heads=2,
+        feature_dims=(None, 16, 16)[:num_codebooks] if num_codebooks in (2, 3) else None,
     ).eval()  # fmt: skip
     config = FARConfig(
         num_codebooks=num_codebooks, codebook_size=32, num_classes=10, grid_height=grid, grid_width=grid,

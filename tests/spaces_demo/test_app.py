@@ -160,7 +160,7 @@ class TestTokenize:
         captions = {
             1: ["reconstruction"],
             2: ["all codebooks", "visual", "semantic"],
-            3: ["all codebooks", "visual", "semantic mid", "semantic high"],
+            3: ["all codebooks", "visual", "semantic (mid)", "semantic (high)"],
             4: ["all codebooks", *(f"codebook {k}" for k in (1, 2, 3, 4))],
         }[num_codebooks]
         assert [caption for _, caption in images] == ["original", *captions]
@@ -370,8 +370,8 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("no/such/folder", "cannot load the model no/such/folder: there is no folder"),
-            ("nobody/nothing", "cannot load the model nobody/nothing: "),
+            ("no/such/folder", "there is no folder no/such/folder"),
+            ("nobody/nothing", "nobody/nothing cannot be downloaded: "),
             ("", "holds neither model_index.json"),
         ],
     )
@@ -392,7 +392,7 @@ class TestCommand:
         with open(folder / "transformer" / "model.safetensors", "r+b") as file:
             file.truncate(1000)
         status, line = self.run(app, capsys, "--pipeline", str(folder))
-        assert status == 1 and f"cannot load the model {folder}: " in line
+        assert status == 1 and f"'{folder}' cannot be loaded as FARPipeline: " in line
 
     def test_device_that_is_not_here(self, app, capsys, pipeline_dir):
         status, line = self.run(app, capsys, "--pipeline", str(pipeline_dir), "--device", "cuda:63")
