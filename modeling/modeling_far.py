@@ -1,30 +1,38 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""FAR, a class-conditional autoregressive transformer over factorized image codes (arXiv 2411.16681).
+"""FAR, an autoregressive transformer over factorized image codes (arXiv 2411.16681).
 
-    class, token 0, ..., token T-2 -> backbone -> one state a position -> head -> K code distributions a position
+    condition, token 0, ..., token T-2 -> backbone -> one state per position -> head -> K distributions of codes
 
 A token is the K codes of one position. The factorized head is itself a small causal transformer over the K steps of a
 position: step 0 sees the backbone's state, step k the embedding of code k-1 of the same token.
 
-Shapes: B batch, T positions (grid_height * grid_width), K codebooks, V codebook size, D hidden size, S positions of
-this call. Codes come as `(B, T, K)`. A *flat* sequence `[class, code 0 of token 0, code 1 of token 0, code 0 of token
-1, ...]` of length 1 + T * K is what the library's generation loop sees.
+A condition is a prefix of embeddings `(B, P, D)`, beside one that stands for "no condition" (its null). The class
+condition is the first kind: one position, looked up in `class_embedding`. Only `embed_condition` and what checks its
+argument know of class ids.
+
+Shapes: B batch, P positions of the condition, T positions of the image (grid_height * grid_width), K codebooks, V
+codebook size, D hidden size, S positions of this call. Codes come as `(B, T, K)`. The *flat* sequence that the
+library's generation loop sees is `[code 0 of token 0, code 1 of token 0, code 0 of token 1, ...]`, up to T * K codes;
+the condition goes beside it.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel, Cache, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .cache_far import FARCache
 from .checkpoint_checks import require_complete, require_fitting_files
+from .conditioning import check_condition
 from .configuration_far import FARConfig
-from .generation_far import FARCache, FARGenerationMixin
+from .generation_far import FARGenerationMixin
+from .transformer_blocks import DecoderLayer, RMSNorm, Rotary, rotary_embedding
 
 
 @dataclass
@@ -37,7 +45,7 @@ class FAROutput(ModelOutput):
         codebook_losses (`torch.Tensor` of shape `(num_codebooks,)`, *optional*): Cross-entropy of each codebook, nats.
         logits (`torch.Tensor`):
             `(batch, positions, num_codebooks, codebook_size)` for `codes`: `logits[:, t, k]` predict `codes[:, t, k]`.
-            `(batch, 1, codebook_size)`, those of the next code, for a flat `input_ids`.
+            `(batch, 1, codebook_size)`, those of the next code, for flat `input_ids`.
         cache (`FARCache`, *optional*): The cache, advanced, when one was given.
     """
 
@@ -47,129 +55,19 @@ class FAROutput(ModelOutput):
     cache: Cache | None = None
 
 
-def rotary_embedding(positions: torch.Tensor, width: int, config: FARConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    cos and sin of the 2-D rotary embedding: half of the frequencies turn with the row, half with the column.
-
-    Args:
-        positions (`torch.LongTensor` of shape `(S,)`):
-            Sequence positions: 0 is the class, whose cos and sin are both 0, t > 0 the cell t - 1 of the grid.
-        width (`int`): Columns of the grid.
-
-    Returns:
-        Two fp32 tensors of shape `(S, head_dim)`, in the half-split layout (channel j turns with j + head_dim / 2).
-    """
-    quarter = config.head_dim // 4
-    frequencies = config.rope_theta ** (-torch.arange(quarter, device=positions.device).float() / quarter)
-    cell = (positions - 1).clamp(min=0)
-    row, column = (cell // width)[:, None], (cell % width)[:, None]
-    angles = torch.cat([row * frequencies, column * frequencies], dim=-1).repeat(1, 2)
-    is_cell = (positions > 0)[:, None]
-    return angles.cos() * is_cell, angles.sin() * is_cell
-
-
-def rotate(states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Apply `rotary_embedding` to `(B, heads, S, head_dim)`, in fp32."""
-    cos, sin = rotary
-    x = states.float()
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(states.dtype)
-
-
-class FARRMSNorm(nn.Module):
-    """Root-mean-square norm in fp32; the weight is multiplied after casting back, as the published code does."""
-
-    def __init__(self, hidden_size: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(hidden_size))
-        self.eps = eps
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.weight * F.rms_norm(hidden_states.float(), self.weight.shape, eps=self.eps).to(hidden_states.dtype)
-
-
-class FARAttention(nn.Module):
-    def __init__(self, config: FARConfig):
-        super().__init__()
-        self.head_dim = config.head_dim
-        self.num_heads = config.num_attention_heads
-        self.num_key_value_heads = config.num_key_value_heads
-        self.qkv_proj = nn.Linear(
-            config.hidden_size, (self.num_heads + 2 * self.num_key_value_heads) * self.head_dim, bias=False
-        )
-        self.o_proj = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=False)
-        self.dropout = nn.Dropout(config.residual_dropout)
-
-    def forward(self, hidden_states, rotary, cache_layer=None, attention_mask=None, num_cached=None):
-        """
-        Args:
-            hidden_states: `(B, S, D)`.
-            rotary: cos and sin, each `(S, head_dim)`.
-            cache_layer (`StaticLayer`, *optional*): Where the keys and values of these S positions are added.
-            attention_mask (`torch.BoolTensor`, *optional*): `(S, slots)`, True where a query may look. Causal if None.
-            num_cached (`int`, *optional*): Positions in the cache after this call: only those slots are read then.
-        """
-        batch, length, _ = hidden_states.shape
-        qkv = self.qkv_proj(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
-        groups = [self.num_heads, self.num_key_value_heads, self.num_key_value_heads]
-        query, key, value = qkv.split(groups, dim=1)
-        query, key = rotate(query, rotary), rotate(key, rotary)
-        if cache_layer is not None:
-            key, value = cache_layer.update(key, value)
-            if num_cached is not None:
-                key, value = key[:, :, :num_cached], value[:, :, :num_cached]
-        attention = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=attention_mask,
-            is_causal=attention_mask is None and length > 1,
-            enable_gqa=self.num_heads != self.num_key_value_heads,
-        )
-        return self.dropout(self.o_proj(attention.transpose(1, 2).reshape(batch, length, -1)))
-
-
-class FARMLP(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, config: FARConfig):
-        super().__init__()
-        self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self.dropout = nn.Dropout(config.ffn_dropout)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        gate, up = self.gate_up_proj(hidden_states).chunk(2, dim=-1)
-        return self.dropout(self.down_proj(F.silu(gate) * up))
-
-
-class FARDecoderLayer(GradientCheckpointingLayer):
-    def __init__(self, config: FARConfig):
-        super().__init__()
-        self.input_layernorm = FARRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = FARAttention(config)
-        self.post_attention_layernorm = FARRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = FARMLP(config)
-
-    def forward(self, hidden_states, rotary, cache_layer=None, attention_mask=None, num_cached=None):
-        hidden_states = hidden_states + self.self_attn(
-            self.input_layernorm(hidden_states), rotary, cache_layer, attention_mask, num_cached
-        )
-        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
-
-
 class FARHead(nn.Module):
     """From the backbone's state of a position to one state for each of its K codes.
 
-    `"ar"`: causal blocks over the K steps, with the rotary rows 0 (class: zero), 1, 2, ... of a one-row grid.
-    `"linear"`: the backbone's state itself. `"mlp"`: a two-layer perceptron a codebook.
+    `"ar"`: causal blocks over the K steps. Step 0, the backbone's state, lies off the grid as a class does, step k > 0
+    in cell k - 1 of a grid of one row. `"linear"`: the backbone's state itself. `"mlp"`: one two-layer perceptron per
+    codebook.
     """
 
     def __init__(self, config: FARConfig):
         super().__init__()
         self.config = config
         if config.head_type == "ar":
-            self.layers = nn.ModuleList(FARDecoderLayer(config) for _ in range(config.num_head_layers))
+            self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_head_layers))
         elif config.head_type == "mlp":
             self.mlps = nn.ModuleList(
                 nn.Sequential(
@@ -203,8 +101,21 @@ class FARHead(nn.Module):
             states = layer(states, rotary)
         return states.view_as(steps)
 
-    def step(self, step: int, code_embedding: torch.Tensor | None, cache: FARCache, rotary=None) -> torch.Tensor:
-        """State `(B, D)` of one step at the cache's current position; `code_embedding` `(B, D)` is code step-1's."""
+    def step(
+        self, step: int, code_embedding: torch.Tensor | None, cache: FARCache, rotary: Rotary | None = None
+    ) -> torch.Tensor:
+        """
+        One step at the cache's current position; the steps before it must have been made.
+
+        Args:
+            step (`int`): In [0, K).
+            code_embedding (`torch.Tensor` of shape `(B, D)`): Of code step - 1; not read at step 0.
+            cache (`FARCache`): Whose `hidden_state` is the backbone's, and whose head layers take up the step.
+            rotary (`tuple`, *optional*): `self.rotary_embedding(...)`, when the caller already has it.
+
+        Returns:
+            `torch.Tensor` of shape `(B, D)`.
+        """
         if self.config.head_type == "linear":
             return cache.hidden_state
         if self.config.head_type == "mlp":
@@ -216,9 +127,11 @@ class FARHead(nn.Module):
             state = layer(state, rotary, cache_layer, num_cached=step + 1)
         return state[:, 0]
 
-    def rotary_embedding(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    def rotary_embedding(self, device: torch.device) -> Rotary:
+        """cos and sin of the K steps."""
         num_codebooks = self.config.num_codebooks
-        return rotary_embedding(torch.arange(num_codebooks, device=device), num_codebooks, self.config)
+        cells = torch.arange(num_codebooks, device=device) - 1
+        return rotary_embedding(cells, num_codebooks, self.config.head_dim, self.config.rope_theta)
 
 
 class FARCodeClassifier(nn.Linear):
@@ -229,11 +142,11 @@ class FARPreTrainedModel(PreTrainedModel):
     config: FARConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["FARDecoderLayer"]
+    _no_split_modules = ["DecoderLayer"]
     _supports_sdpa = True
 
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
         if isinstance(module, FARCodeClassifier):
             init.zeros_(module.weight)
@@ -241,11 +154,11 @@ class FARPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, mean=0.0, std=std)
             if getattr(module, "bias", None) is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, FARRMSNorm):
+        elif isinstance(module, RMSNorm):
             init.ones_(module.weight)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any):
         """
         Load as transformers does, from safetensors only; in addition missing, superfluous or non-finite weights raise
         `ValueError`, those of a local folder before anything is allocated.
@@ -266,11 +179,16 @@ class FARPreTrainedModel(PreTrainedModel):
 
 class FARForImageGeneration(FARGenerationMixin, FARPreTrainedModel):
     """
-    FAR with its head: class labels to codes.
+    FAR with its head: a condition to codes.
 
     `forward(class_labels=..., codes=..., labels=...)` is the teacher-forced form for training and evaluation;
-    `generate(class_labels=[207, 5], ...)` samples codes.
+    `generate(class_labels=[207, 5], ...)` samples codes. Both take `condition=` and `null_condition=`, embeddings of
+    any number of positions, in place of `class_labels`; a subclass may make its own in `embed_condition`.
     """
+
+    # cos of the condition's rotary embedding. 0 is the published layout: every position gives the class the attention
+    # logit 0. A condition whose positions are to be told apart by their keys needs 1, which leaves them unrotated.
+    condition_cos = 0.0
 
     def __init__(self, config: FARConfig):
         super().__init__(config)
@@ -279,17 +197,30 @@ class FARForImageGeneration(FARGenerationMixin, FARPreTrainedModel):
         self.code_embedding = nn.Embedding(config.num_codebooks * config.codebook_size, config.hidden_size)
         self.aggregation = nn.Linear(config.num_codebooks * config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.token_dropout)
-        self.layers = nn.ModuleList(FARDecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.head = FARHead(config)
-        self.norm = FARRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_heads = nn.ModuleList(
             FARCodeClassifier(config.hidden_size, config.codebook_size, bias=False)
             for _ in range(config.num_codebooks)
         )
         self.post_init()
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.code_embedding
+
+    def embed_condition(self, class_labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        A condition and its null.
+
+        Args:
+            class_labels (`torch.LongTensor` of shape `(B,)`): In [0, num_classes]; num_classes is the null class.
+
+        Returns:
+            Two tensors of shape `(B, P, D)`; here P = 1.
+        """
+        null_class = torch.full_like(class_labels, self.config.null_class_id)
+        return self.class_embedding(class_labels)[:, None], self.class_embedding(null_class)[:, None]
 
     def embed_codes(self, codes: torch.Tensor, first_codebook: int = 0) -> torch.Tensor:
         """Embeddings `(..., k, D)` of codes `(..., k)` of the codebooks `first_codebook, first_codebook + 1, ...`."""
@@ -301,24 +232,42 @@ class FARForImageGeneration(FARGenerationMixin, FARPreTrainedModel):
         return self.aggregation(self.embed_codes(codes).flatten(-2))
 
     def backbone(
-        self, embeddings: torch.Tensor, start: int | torch.Tensor = 0, cache: FARCache | None = None
+        self,
+        embeddings: torch.Tensor,
+        num_condition_positions: int,
+        start: int | torch.Tensor = 0,
+        cache: FARCache | None = None,
     ) -> torch.Tensor:
         """
-        States `(B, S, D)` of the positions start, ..., start + S - 1, before any norm.
+        States `(B, S, D)` of the positions start, ..., start + S - 1 of condition and image, before any norm.
 
-        With `start` an `int`, attention reads the filled slots of the cache only; with a tensor of shape `()`, on the
-        model's device, it reads all slots under a mask, so that every shape is static and one compiled or captured
-        graph serves all positions.
+        There are two modes. With `start` an `int`, attention reads the filled slots of the cache only: the least work
+        for eager calls, whose shapes may grow. With a tensor of shape `()`, on the model's device, it reads all slots
+        under a mask. Every shape is then static and no value reaches Python, so that one compiled or captured graph
+        serves all positions; slots not yet filled hold zeros or an earlier image's keys, which the mask hides.
+
+        Args:
+            embeddings (`torch.Tensor` of shape `(B, S, D)`): Of the condition (from position 0 on), then of tokens.
+            num_condition_positions (`int`): P: position P + t is the token of cell t.
+            start (`int` or `torch.Tensor` of shape `()`): Positions that the cache already holds.
+            cache (`FARCache`, *optional*): Takes up these positions.
         """
-        length = embeddings.shape[1]
-        positions = torch.arange(length, device=embeddings.device) + start
-        rotary = rotary_embedding(positions, self.config.grid_width, self.config)
+        config, length, device = self.config, embeddings.shape[1], embeddings.device
+        positions = torch.arange(length, device=device) + start
+        rotary = rotary_embedding(
+            positions - num_condition_positions,
+            config.grid_width,
+            config.head_dim,
+            config.rope_theta,
+            self.condition_cos,
+        )
         if isinstance(start, torch.Tensor):
-            slots = torch.arange(self.config.num_positions, device=embeddings.device)
+            slots = torch.arange(num_condition_positions + config.num_positions - 1, device=device)
             mask, num_cached = slots <= positions[:, None], None
         else:
             num_cached = start + length
-            slots = torch.arange(num_cached, device=embeddings.device)
+            slots = torch.arange(num_cached, device=device)
+            # From an empty cache the plain causal kernel does, and one position may look at everything.
             mask = slots <= positions[:, None] if start > 0 and length > 1 else None
         cache_layers = [None] * len(self.layers) if cache is None else cache.backbone_layers
         hidden_states = self.dropout(embeddings)
@@ -332,10 +281,10 @@ class FARForImageGeneration(FARGenerationMixin, FARPreTrainedModel):
         class_labels: torch.LongTensor | None = None,
         codes: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
+        condition: torch.Tensor | None = None,
+        null_condition: torch.Tensor | None = None,
         input_ids: torch.LongTensor | None = None,
         cache: FARCache | None = None,
-        use_cache: bool | None = None,
-        **kwargs,
     ) -> FAROutput:
         """
         Args:
@@ -343,22 +292,34 @@ class FARForImageGeneration(FARGenerationMixin, FARPreTrainedModel):
             codes (`torch.LongTensor` of shape `(batch, positions, num_codebooks)`):
                 In [0, codebook_size); a whole grid, or its first positions.
             labels (`torch.LongTensor`, *optional*): Of the shape of `codes`, usually equal to them; -100 is ignored.
-            input_ids (`torch.LongTensor` of shape `(batch, 1 + codes so far)`, *optional*):
-                The flat form, in place of `class_labels` and `codes`: gives the logits of the next code.
+            condition (`torch.Tensor` of shape `(batch, P, hidden_size)`, *optional*):
+                Embeddings in place of `class_labels`.
+            null_condition (`torch.Tensor` of shape `(batch or 1, P, hidden_size)`, *optional*):
+                Takes the place of `condition` for a share of `class_dropout` of the samples in training; without it
+                none is dropped.
+            input_ids (`torch.LongTensor` of shape `(batch, codes so far)`, *optional*):
+                The flat form, in place of `codes`: gives the logits of the next code.
             cache (`FARCache`, *optional*): Only with `input_ids`, which stay the *whole* sequence.
 
         Raises:
             ValueError: If shapes or dtypes do not fit.
         """
         if input_ids is not None:
-            return self._forward_next(input_ids, cache)
-        self._check_inputs(class_labels, codes, labels)
-        if self.training and self.config.class_dropout > 0:
-            dropped = torch.rand(class_labels.shape, device=class_labels.device) < self.config.class_dropout
-            class_labels = class_labels.masked_fill(dropped, self.config.null_class_id)
+            self._check_condition(class_labels, condition, null_condition, input_ids.shape[0])
+            if class_labels is not None:
+                condition, _ = self.embed_condition(class_labels)
+            return self._forward_next(input_ids, condition, cache)
+        self._check_inputs(class_labels, codes, labels, condition, null_condition)
+        if class_labels is not None:
+            condition, null_condition = self.embed_condition(class_labels)
+        if self.training and self.config.class_dropout > 0 and null_condition is not None:
+            dropped = torch.rand(codes.shape[0], device=codes.device) < self.config.class_dropout
+            condition = torch.where(dropped[:, None, None], null_condition, condition)
         code_embeddings = self.embed_codes(codes)
         tokens = self.aggregation(code_embeddings[:, :-1].flatten(-2))
-        hidden_states = self.backbone(torch.cat([self.class_embedding(class_labels)[:, None], tokens], dim=1))
+        hidden_states = self.backbone(torch.cat([condition, tokens], dim=1), condition.shape[1])
+        # The condition's last position predicts the first token; those before it predict nothing.
+        hidden_states = hidden_states[:, condition.shape[1] - 1 :]
         states = self.norm(self.head(hidden_states, code_embeddings[:, :, :-1]))
         logits = torch.stack([head(states[:, :, k]) for k, head in enumerate(self.lm_heads)], dim=2)
         loss = codebook_losses = None
@@ -372,44 +333,73 @@ class FARForImageGeneration(FARGenerationMixin, FARPreTrainedModel):
             loss = codebook_losses.mean()
         return FAROutput(loss=loss, codebook_losses=codebook_losses, logits=logits)
 
-    def _forward_next(self, input_ids: torch.Tensor, cache: FARCache | None) -> FAROutput:
-        """Bring the cache up to the flat sequence, whatever it still lacks, and give the next code's logits."""
-        num_codebooks = self.config.num_codebooks
-        position, step = divmod(input_ids.shape[1] - 1, num_codebooks)
-        state_cache = FARCache(self.config) if cache is None else cache
-        codes = input_ids[:, 1:]
-        if state_cache.num_positions <= position:
-            start = state_cache.num_positions
-            tokens = codes[:, max(start - 1, 0) * num_codebooks : position * num_codebooks]
-            embeddings = self.embed_tokens(tokens.unflatten(1, (-1, num_codebooks))) if tokens.shape[1] else None
-            if start == 0:
-                first = self.class_embedding(input_ids[:, :1])
-                embeddings = first if embeddings is None else torch.cat([first, embeddings], dim=1)
-            state_cache.start_position(self.backbone(embeddings, start, state_cache)[:, -1])
-            state_cache.num_positions = position + 1
+    def _forward_next(self, input_ids: torch.Tensor, condition: torch.Tensor, cache: FARCache | None) -> FAROutput:
+        """
+        Logits `(B, 1, V)` of the code after a flat sequence, having brought the cache up to it.
+
+        The library's loop calls this once per code with the whole sequence. How much of it the cache lacks is read
+        off the cache, not off the call: nothing but a step in the usual case, a whole prefix at the first call,
+        everything without a cache. So the same lines serve all three, and after them these hold:
+        the backbone's layers have P + position slots filled, and the head's layers step + 1.
+        """
+        num_codebooks, num_condition = self.config.num_codebooks, condition.shape[1]
+        position, step = divmod(input_ids.shape[1], num_codebooks)  # of the code to predict
+        state_cache = FARCache(self.config, num_condition) if cache is None else cache
+        num_filled, num_needed = state_cache.num_filled, num_condition + position
+        if num_filled < num_needed:
+            # Slot P + t holds the token of position t; those before it hold the condition, all at once.
+            first = max(num_filled - num_condition, 0)
+            parts = [condition] if num_filled == 0 else []
+            if first < position:
+                tokens = input_ids[:, first * num_codebooks : position * num_codebooks]
+                parts.append(self.embed_tokens(tokens.unflatten(1, (-1, num_codebooks))))
+            states = self.backbone(torch.cat(parts, dim=1), num_condition, num_filled, state_cache)
+            state_cache.start_position(states[:, -1])
+            state_cache.num_filled = num_needed
         for k in range(state_cache.num_steps, step + 1):
-            code = None if k == 0 else self.embed_codes(codes[:, [position * num_codebooks + k - 1]], k - 1)[:, 0]
+            code = None if k == 0 else self.embed_codes(input_ids[:, [position * num_codebooks + k - 1]], k - 1)[:, 0]
             state = self.head.step(k, code, state_cache)
         state_cache.num_steps = step + 1
         logits = self.lm_heads[step](self.norm(state))
         return FAROutput(logits=logits[:, None], cache=cache)
 
-    def _check_inputs(self, class_labels, codes, labels):
+    def _check_inputs(
+        self,
+        class_labels: torch.Tensor | None,
+        codes: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        condition: torch.Tensor | None,
+        null_condition: torch.Tensor | None,
+    ) -> None:
         config = self.config
-        if class_labels is None or codes is None:
-            raise ValueError("class_labels and codes must both be given (or a flat input_ids)")
-        for name, value in (("class_labels", class_labels), ("codes", codes)):
-            if value.dtype not in (torch.long, torch.int):
-                raise ValueError(f"{name} must be int64 or int32, got {value.dtype}")
+        if codes is None:
+            raise ValueError("class_labels (or a condition) and codes must both be given (or flat input_ids)")
+        if codes.dtype not in (torch.long, torch.int):
+            raise ValueError(f"codes must be int64 or int32, got {codes.dtype}")
         if codes.ndim != 3 or codes.shape[2] != config.num_codebooks or not 0 < codes.shape[1] <= config.num_positions:
             raise ValueError(
                 f"codes must have shape (batch, 1 to {config.num_positions} positions, {config.num_codebooks}), "
                 f"got {tuple(codes.shape)}"
             )
-        if class_labels.shape != codes.shape[:1]:
-            raise ValueError(f"class_labels must have shape ({codes.shape[0]},), got {tuple(class_labels.shape)}")
+        self._check_condition(class_labels, condition, null_condition, codes.shape[0])
         if labels is not None and labels.shape != codes.shape:
             raise ValueError(f"labels must have the shape of codes, {tuple(codes.shape)}, got {tuple(labels.shape)}")
+
+    def _check_condition(
+        self,
+        class_labels: torch.Tensor | None,
+        condition: torch.Tensor | None,
+        null_condition: torch.Tensor | None,
+        batch_size: int,
+    ) -> None:
+        if (class_labels is None) == (condition is None):
+            raise ValueError("one of class_labels and condition must be given (besides codes or flat input_ids)")
+        if class_labels is not None:
+            if class_labels.dtype not in (torch.long, torch.int):
+                raise ValueError(f"class_labels must be int64 or int32, got {class_labels.dtype}")
+            if class_labels.shape != (batch_size,):
+                raise ValueError(f"class_labels must have shape ({batch_size},), got {tuple(class_labels.shape)}")
+        check_condition(condition, null_condition, self.config.hidden_size, batch_size)
 
 
 if not __name__.startswith("transformers_modules."):  # loaded as remote code it must not replace an installed package

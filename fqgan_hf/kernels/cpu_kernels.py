@@ -25,8 +25,8 @@ from torch import nn
 
 from fqgan_hf.files import fsync
 from fqgan_hf.kernels.packed_linear import Int8Linear, PackedLinear
-from fqgan_hf.modeling.modeling_far import FARMLP, FARAttention, FARRMSNorm
 from fqgan_hf.modeling.quantizer_fqgan import FactorizedQuantizer
+from fqgan_hf.modeling.transformer_blocks import Attention, RMSNorm, SwiGLU
 
 
 logger = logging.get_logger(__name__)
@@ -208,7 +208,7 @@ class KernelInt8Linear(Int8Linear, KernelLinear):
         return self.packed_weight, self.scale, self.zero
 
 
-class KernelRMSNorm(FARRMSNorm):
+class KernelRMSNorm(RMSNorm):
     def forward(self, hidden_states):
         weight = self.weight
         hidden_states = checked(hidden_states, weight.dtype)
@@ -226,7 +226,7 @@ class KernelRMSNorm(FARRMSNorm):
         return outputs
 
 
-class KernelMLP(FARMLP):
+class KernelSwiGLU(SwiGLU):
     def forward(self, hidden_states):
         gate_up = self.gate_up_proj(hidden_states)
         outputs = gate_up.new_empty(*gate_up.shape[:-1], gate_up.shape[-1] // 2)
@@ -237,8 +237,8 @@ class KernelMLP(FARMLP):
         return self.dropout(self.down_proj(outputs))
 
 
-class KernelAttention(FARAttention):
-    """One query a sample over the filled slots of a cache, by one kernel; anything else as `FARAttention` does it."""
+class KernelAttention(Attention):
+    """One query a sample over the filled slots of a cache, by one kernel; anything else as `Attention` does it."""
 
     def forward(self, hidden_states, rotary, cache_layer=None, attention_mask=None, num_cached=None):
         batch, length, _ = hidden_states.shape
@@ -304,11 +304,11 @@ class KernelQuantizer(FactorizedQuantizer):
 def adopt_kernels(model: nn.Module) -> None:
     """Give the modules of `model` the classes above, where their sizes allow it."""
     for module in model.modules():
-        if type(module) is FARRMSNorm and module.weight.numel() % LANES == 0:
+        if type(module) is RMSNorm and module.weight.numel() % LANES == 0:
             module.__class__ = KernelRMSNorm
-        elif type(module) is FARMLP and module.down_proj.in_features % LANES == 0:
-            module.__class__ = KernelMLP
-        elif type(module) is FARAttention and module.head_dim % LANES == 0 and module.head_dim >= 2 * LANES:
+        elif type(module) is SwiGLU and module.down_proj.in_features % LANES == 0:
+            module.__class__ = KernelSwiGLU
+        elif type(module) is Attention and module.head_dim % LANES == 0 and module.head_dim >= 2 * LANES:
             module.__class__ = KernelAttention
         elif type(module) is FactorizedQuantizer and module.codebook_size % LANES == 0:
             module.__class__ = KernelQuantizer

@@ -16,16 +16,16 @@ from fqgan_hf.kernels.cpu_kernels import (
     KernelAttention,
     KernelInt8Linear,
     KernelLinear,
-    KernelMLP,
     KernelQuantizer,
     KernelRMSNorm,
+    KernelSwiGLU,
     adopt_kernels,
     int8_kernels_available,
     kernels_available,
 )
 from fqgan_hf.modeling.configuration_far import FARConfig
-from fqgan_hf.modeling.modeling_far import FARMLP, FARAttention, FARRMSNorm, rotary_embedding
 from fqgan_hf.modeling.quantizer_fqgan import FactorizedQuantizer
+from fqgan_hf.modeling.transformer_blocks import Attention, RMSNorm, SwiGLU, rotary_embedding
 
 
 needs_kernels = pytest.mark.skipif(not kernels_available(), reason="needs AVX-512 and a C++ compiler")
@@ -44,6 +44,10 @@ def reproducible():
 def config(**kwargs) -> FARConfig:
     settings = {"hidden_size": 128, "num_attention_heads": 4, "grid_height": 5, "grid_width": 4, "codebook_size": 32}
     return FARConfig(**settings | kwargs)
+
+
+def rotary_of(settings, *cells):
+    return rotary_embedding(torch.tensor(cells), settings.grid_width, settings.head_dim, settings.rope_theta)
 
 
 def assert_near(actual, expected, dtype):
@@ -137,19 +141,19 @@ def test_inputs_of_another_dtype_are_refused():
 @needs_kernels
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_norm_and_perceptron_equal_the_plain_ones(dtype):
-    norm, mlp = FARRMSNorm(128, 1e-5), FARMLP(config()).eval()
+    norm, mlp = RMSNorm(128, 1e-5), SwiGLU(config()).eval()
     nn.init.normal_(norm.weight)
     norm, mlp, inputs = norm.to(dtype), mlp.to(dtype), 3 * torch.randn(2, 5, 128, dtype=dtype)
     expected = norm(inputs), mlp(inputs)
     adopt_kernels(norm), adopt_kernels(mlp)
-    assert type(norm) is KernelRMSNorm and type(mlp) is KernelMLP
+    assert type(norm) is KernelRMSNorm and type(mlp) is KernelSwiGLU
     assert_near(norm(inputs), expected[0], dtype)
     assert_near(mlp(inputs), expected[1], dtype)
 
 
 @needs_kernels
 def test_silu_keeps_its_limits():
-    mlp = FARMLP(config()).eval()
+    mlp = SwiGLU(config()).eval()
     adopt_kernels(mlp)
     mlp.gate_up_proj, mlp.down_proj = nn.Identity(), nn.Identity()
     gate = torch.tensor([-1e30, -200.0, -88.0, -1.0, 0.0, 1.0, 100.0, 1e30, torch.inf, torch.nan] + [0.5] * 6)
@@ -162,7 +166,7 @@ def test_silu_keeps_its_limits():
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 4, 32), (4, 2, 64), (3, 1, 48), (2, 2, 128)])
 def test_attention_equals_the_plain_one_at_every_position(dtype, heads, kv_heads, head_dim):
     settings = config(hidden_size=heads * head_dim, num_attention_heads=heads, num_key_value_heads=kv_heads)
-    plain = FARAttention(settings).eval().to(dtype)
+    plain = Attention(settings).eval().to(dtype)
     fused = copy.deepcopy(plain)
     adopt_kernels(fused)
     assert type(fused) is KernelAttention
@@ -170,7 +174,7 @@ def test_attention_equals_the_plain_one_at_every_position(dtype, heads, kv_heads
     modules, caches, outputs = (exact, plain, fused), [StaticLayer(20) for _ in range(3)], [[], [], []]
     for position in range(20):
         states = 4 * torch.randn(3, 1, heads * head_dim, dtype=dtype)
-        rotary = rotary_embedding(torch.tensor([position]), 4, settings)
+        rotary = rotary_of(settings, position - 1)
         for module, cache, found in zip(modules, caches, outputs, strict=True):
             module_dtype = module.o_proj.weight.dtype
             found.append(module(states.to(module_dtype), rotary, cache, num_cached=position + 1))
@@ -184,10 +188,10 @@ def test_attention_equals_the_plain_one_at_every_position(dtype, heads, kv_heads
 
 @needs_kernels
 def test_attention_takes_in_several_positions_as_the_plain_one():
-    plain = FARAttention(config()).eval()
+    plain = Attention(config()).eval()
     fused = copy.deepcopy(plain)
     adopt_kernels(fused)
-    states, rotary = torch.randn(2, 6, 128), rotary_embedding(torch.arange(6), 4, config())
+    states, rotary = torch.randn(2, 6, 128), rotary_of(config(), *range(-1, 5))
     caches = StaticLayer(20), StaticLayer(20)
     for module, cache in zip((plain, fused), caches, strict=True):
         module(states[:, :5], tuple(table[:5] for table in rotary), cache, num_cached=5)
@@ -199,9 +203,9 @@ def test_attention_takes_in_several_positions_as_the_plain_one():
 @needs_kernels
 def test_attention_refuses_a_cache_that_does_not_fit():
     attention, cache, rotary = (
-        FARAttention(config()).eval(),
+        Attention(config()).eval(),
         StaticLayer(2),
-        rotary_embedding(torch.ones(1), 4, config()),
+        rotary_of(config(), 0),
     )
     adopt_kernels(attention)
     attention(torch.randn(2, 1, 128), rotary, cache, num_cached=1)
@@ -229,7 +233,7 @@ def test_lookup_finds_the_codes_of_the_plain_one(size, dim, positions):
 
 @needs_kernels
 def test_sizes_that_do_not_fit_keep_their_modules():
-    for module in (FARRMSNorm(24, 1e-5), FARAttention(config(hidden_size=64)), FactorizedQuantizer(1, 50, 8)):
+    for module in (RMSNorm(24, 1e-5), Attention(config(hidden_size=64)), FactorizedQuantizer(1, 50, 8)):
         kind = type(module)
         adopt_kernels(module)
         assert type(module) is kind

@@ -102,6 +102,14 @@ def test_packed_generator_gives_the_same_logits_and_codes(products):
     assert torch.equal(library_loop.codes, expected[1])
 
 
+def test_packed_generator_takes_a_condition_of_several_positions(products):
+    model = make_transformer()
+    condition, null = torch.randn(2, 3, 64), torch.randn(1, 3, 64)
+    settings = {"condition": condition, "null_condition": null, "guidance_scale": 2.0}
+    expected = model.generate(**settings, generator=generator())
+    assert torch.equal(optimize(model).generate(**settings, generator=generator()), expected)
+
+
 @pytest.mark.parametrize(("settings", "share"), [({"dtype": torch.bfloat16}, 1.1), ({"quantization": "int8"}, 3.0)])
 def test_less_precision_stays_near(products, settings, share):
     model = make_transformer()

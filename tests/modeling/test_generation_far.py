@@ -52,7 +52,7 @@ def test_both_loops_give_the_same_codes(num_codebooks, head_type):
     assert position_loop.shape == (3, 12, num_codebooks)
     library_loop = model.generate(**settings, generator=generators(0, 1, 2), return_dict_in_generate=True)
     assert torch.equal(library_loop.codes, position_loop)
-    assert torch.equal(library_loop.sequences[:, 1:].reshape(3, 12, num_codebooks), position_loop)
+    assert torch.equal(library_loop.sequences.reshape(3, 12, num_codebooks), position_loop)
 
 
 @pytest.mark.parametrize("head_type", HEAD_TYPES)
@@ -72,7 +72,7 @@ def test_greedy_codes_are_the_argmax_of_the_teacher_forced_logits(head_type):
     assert torch.equal(logits.argmax(-1), codes)
 
 
-def test_greedy_guidance_acts_as_its_formula_with_one_scale_a_codebook():
+def test_greedy_guidance_acts_as_its_formula_with_one_scale_per_codebook():
     model, labels = tiny(2), torch.tensor([4, 5])
     scales = torch.tensor([3.0, 1.5])
     codes = model.generate(class_labels=labels, guidance_scale=scales.tolist(), do_sample=False)
@@ -167,6 +167,76 @@ def test_sampling_follows_the_distribution_and_never_takes_impossible_codes():
     assert select_codes(masked, edge).tolist() == [1, 2]
 
 
+def brute_force_codes(model, condition, null, scale):
+    """Greedy codes, one at a time, each by two forward passes over everything: no cache, no loop of the library."""
+    config = model.config
+    codes = torch.zeros(len(condition), config.num_positions, config.num_codebooks, dtype=torch.long)
+    for position in range(config.num_positions):
+        for k in range(config.num_codebooks):
+            conditional = model(condition=condition, codes=codes).logits[:, position, k]
+            unconditional = model(condition=null.expand_as(condition), codes=codes).logits[:, position, k]
+            codes[:, position, k] = (unconditional + scale * (conditional - unconditional)).argmax(-1)
+    return codes
+
+
+@pytest.mark.parametrize("condition_cos", [0.0, 1.0])
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_condition_of_several_positions(scale, condition_cos):
+    model = tiny(2, num_key_value_heads=1)
+    model.condition_cos = condition_cos
+    condition, null = torch.randn(2, 3, 32), torch.randn(1, 3, 32)
+    settings = {"condition": condition, "null_condition": null, "guidance_scale": scale}
+    greedy = model.generate(**settings, do_sample=False)
+    assert torch.equal(greedy, brute_force_codes(model, condition, null, scale))
+    if scale != 1.0:
+        other = model.generate(**settings | {"null_condition": torch.randn(1, 3, 32)}, do_sample=False)
+        assert not torch.equal(other, greedy)
+    settings = SAMPLING | settings
+    sampled = model.generate(**settings, generator=generators(0, 1))
+    streamed = model.generate(**settings, generator=generators(0, 1), return_dict_in_generate=True)
+    assert torch.equal(streamed.codes, sampled) and torch.equal(streamed.sequences, sampled.flatten(1))
+    assert torch.equal(model.generate(**settings, generator=generators(0, 1), use_cache=False), sampled)
+    for extras in ({}, {"return_dict_in_generate": True}):
+        again = model.generate(**settings, generator=generators(0, 1), prefix_codes=sampled[:, :5], **extras)
+        assert torch.equal(again.codes if extras else again, sampled)
+    repeated = model.generate(**settings, generator=generators(0, 1, 2, 3), num_return_sequences=2)
+    assert torch.equal(repeated[0], sampled[0])
+    torch._dynamo.reset()
+    model.compile(backend="eager", fullgraph=True)
+    assert torch.equal(model.generate(**settings, generator=generators(0, 1)), sampled)
+
+
+class Triptych(FARForImageGeneration):
+    """A class, once more, and the parity of its number: three positions."""
+
+    condition_cos = 1.0
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.parity_embedding = torch.nn.Embedding(3, config.hidden_size)
+
+    def embed_condition(self, class_labels):
+        condition, null = super().embed_condition(class_labels)
+        parity = self.parity_embedding(torch.stack([class_labels % 2, torch.full_like(class_labels, 2)]))[:, :, None]
+        return torch.cat([condition, condition, parity[0]], 1), torch.cat([null, null, parity[1]], 1)
+
+
+def test_a_subclass_makes_its_own_condition_of_class_labels():
+    model = Triptych(tiny().config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0.0, 0.3)
+    greedy = model.generate(class_labels=[1, 2], guidance_scale=2.0, do_sample=False)
+    condition, null = model.embed_condition(torch.tensor([1, 2]))
+    assert condition.shape == (2, 3, 32)
+    assert torch.equal(greedy, brute_force_codes(model, condition, null, 2.0))
+    library_loop = model.generate(
+        class_labels=[1, 2], guidance_scale=2.0, do_sample=False, return_dict_in_generate=True
+    )
+    assert torch.equal(library_loop.codes, greedy)
+    logits = model(class_labels=torch.tensor([1, 2]), codes=greedy, labels=greedy)
+    assert logits.logits.shape == (2, 12, 2, 32) and logits.loss.isfinite()
+
+
 @pytest.mark.parametrize("do_sample", [True, False])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_logits_that_are_not_finite_raise(do_sample, streamed):
@@ -219,7 +289,7 @@ class Favour(LogitsProcessor):
     """A user's own processor: only code 3, in codebook 1."""
 
     def __call__(self, input_ids, scores):
-        if (input_ids.shape[1] - 1) % 2 == 1:
+        if input_ids.shape[1] % 2 == 1:
             scores = torch.full_like(scores, -torch.inf)
             scores[:, 3] = 0.0
         return scores
@@ -227,7 +297,7 @@ class Favour(LogitsProcessor):
 
 class StopAfter(StoppingCriteria):
     def __call__(self, input_ids, scores, **kwargs):
-        return torch.full((input_ids.shape[0],), input_ids.shape[1] >= 1 + 9, dtype=torch.bool)
+        return torch.full((input_ids.shape[0],), input_ids.shape[1] >= 9, dtype=torch.bool)
 
 
 class Recorder(BaseStreamer):
@@ -288,7 +358,7 @@ def test_one_compiled_graph_serves_every_position_and_call():
     assert counters["stats"]["unique_graphs"] == 1
 
 
-def test_cache_slots_are_allocated_once_a_call(monkeypatch):
+def test_cache_slots_are_allocated_once_per_call(monkeypatch):
     model, allocations = tiny(2), []
     from transformers import StaticLayer
 
@@ -298,6 +368,9 @@ def test_cache_slots_are_allocated_once_a_call(monkeypatch):
     )
     model.generate(class_labels=[1, 2])
     assert len(allocations) == len(set(map(id, allocations))) == 3  # two backbone layers, one head layer
+
+
+CONDITION = {"class_labels": None, "condition": torch.zeros(1, 3, 32)}
 
 
 @pytest.mark.parametrize(
@@ -310,11 +383,19 @@ def test_cache_slots_are_allocated_once_a_call(monkeypatch):
         ({"class_labels": []}, "class_labels must be a non-empty list of integers"),
         ({"class_labels": torch.zeros(2)}, "class_labels must be integers of shape .* got torch.float32"),
         ({"class_labels": torch.zeros(2, 1).long()}, "class_labels must be integers of shape"),
+        ({"class_labels": None}, "one of class_labels and condition must be given"),
+        ({"condition": torch.zeros(1, 1, 32)}, "one of class_labels and condition must be given"),
+        (CONDITION | {"guidance_scale": 2.0}, "null_condition must be given with condition where there is guidance"),
+        (CONDITION | {"condition": torch.zeros(1, 32)}, r"condition must have shape .*, got \(1, 32\)"),
+        (CONDITION | {"null_condition": torch.zeros(2, 3, 32)}, r"null_condition must have .* got \(2, 3, 32\)"),
         ({"guidance_scale": -1.0}, "guidance_scale must be one value or one per codebook, at least 0, got -1.0"),
         ({"guidance_scale": [1.0, 2.0, 3.0]}, "guidance_scale must be one value or 2 values"),
         ({"guidance_scale": float("nan")}, "guidance_scale must be"),
         ({"guidance_scale": "2"}, "guidance_scale must be"),
         ({"temperature": 0.0}, "temperature must be .* above 0, got 0.0"),
+        ({"temperature": []}, r"temperature must be .* got \[\]"),
+        ({"do_sample": 1}, "do_sample must be True or False, got 1"),
+        ({"guidance_interval": 0.5}, "guidance_interval must be .* got 0.5"),
         ({"top_k": -1}, "top_k must be"),
         ({"top_k": 1.5}, "top_k must be .* integers"),
         ({"top_p": 0.0}, r"top_p must be .* in \(0, 1\]"),

@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModel
 
 from fqgan_hf.modeling.code_layout import grid_to_sequence, sequence_to_grid
 from fqgan_hf.modeling.configuration_far import HEAD_TYPES, FARConfig
-from fqgan_hf.modeling.modeling_far import FARForImageGeneration, rotary_embedding
+from fqgan_hf.modeling.modeling_far import FARForImageGeneration
+from fqgan_hf.modeling.transformer_blocks import rotary_embedding
 
 
 def tiny(num_codebooks=2, **kwargs) -> FARForImageGeneration:
@@ -92,6 +93,16 @@ def test_evaluation_of_one_sample_and_ignored_labels():
     assert torch.allclose(output.loss, part.loss, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["label", "attention_mask", "class_label"])
+def test_forward_refuses_what_it_does_not_know(name):
+    """`label=codes` was swallowed, and the loss was None."""
+    model = tiny()
+    batch = inputs(model)
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        model(**batch, **{name: batch["codes"]})
+    assert model(**batch, labels=batch["codes"], return_dict=False)[0].ndim == 0  # transformers' own
+
+
 def test_class_dropout_acts_in_training_only():
     model = tiny(class_dropout=0.999999, token_dropout=0.0, residual_dropout=0.0, ffn_dropout=0.0)
     batch = inputs(model)
@@ -99,6 +110,46 @@ def test_class_dropout_acts_in_training_only():
     evaluated, unconditional = model(**batch).logits, model(**null).logits
     assert not torch.allclose(evaluated, unconditional)
     assert torch.allclose(model.train()(**batch).logits, unconditional, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_condition", [1, 3])
+def test_a_condition_is_a_prefix_of_embeddings(num_condition):
+    """Every token sees it, none is taken for a part of it, and its null takes its place in training."""
+    model = tiny(class_dropout=0.999999, token_dropout=0.0, residual_dropout=0.0, ffn_dropout=0.0)
+    model.condition_cos = 1.0
+    codes = inputs(model)["codes"]
+    condition = torch.randn(3, num_condition, 32).requires_grad_()
+    null = torch.randn(1, num_condition, 32)
+    output = model(condition=condition, codes=codes, labels=codes)
+    assert output.logits.shape == (3, 12, 2, 32)
+    for position in (0, 11):
+        (gradient,) = torch.autograd.grad(output.logits[:, position].square().sum(), condition, retain_graph=True)
+        assert (gradient.abs().amax(-1) > 0).all()
+    unconditional = model(condition=null.expand(3, -1, -1), codes=codes).logits
+    assert not torch.allclose(output.logits, unconditional)
+    trained = model.train()(condition=condition, null_condition=null, codes=codes).logits
+    assert torch.allclose(trained, unconditional, atol=1e-5)
+    assert torch.allclose(model(condition=condition, codes=codes).logits, output.logits, atol=1e-5)  # no null
+
+
+def test_a_class_is_a_condition_of_one_position():
+    model = tiny()
+    batch = inputs(model)
+    condition, null = model.embed_condition(batch["class_labels"])
+    assert condition.shape == null.shape == (3, 1, 32)
+    assert torch.equal(model(condition=condition, codes=batch["codes"]).logits, model(**batch).logits)
+    unconditional = model(class_labels=torch.full((3,), 10), codes=batch["codes"]).logits
+    assert torch.equal(model(condition=null, codes=batch["codes"]).logits, unconditional)
+
+
+def test_flat_codes_give_the_logits_of_the_next_code():
+    model = tiny(3)
+    batch = inputs(model)
+    logits = model(**batch).logits.flatten(1, 2)
+    flat = batch["codes"].flatten(1)
+    for length in (0, 1, 2, 3, 17, 35):
+        output = model(class_labels=batch["class_labels"], input_ids=flat[:, :length])
+        assert torch.allclose(output.logits[:, 0], logits[:, length], atol=1e-5)
 
 
 def test_published_sizes():
@@ -111,10 +162,11 @@ def test_published_sizes():
 
 
 def test_rotary_embedding_turns_by_row_and_by_column():
-    config = tiny().config  # head_dim 16: frequencies 1, 0.1, 0.01, 0.001 by row, then the same by column
-    cos, sin = rotary_embedding(torch.arange(13), config.grid_width, config)
-    assert not cos[0].any() and not sin[0].any()  # the class
-    assert torch.equal(cos[1], torch.ones(16)) and not sin[1].any()  # cell (0, 0) is the identity
+    # head_dim 16: frequencies 1, 0.1, 0.01, 0.001 by row, then the same by column
+    cos, sin = rotary_embedding(torch.arange(-2, 12), width=4, head_dim=16, theta=10000.0)
+    assert not cos[:2].any() and not sin[:2].any()  # off the grid: the condition
+    cos, sin = rotary_embedding(torch.arange(-1, 12), width=4, head_dim=16, theta=10000.0, off_grid_cos=1.0)
+    assert torch.equal(cos[:2], torch.ones(2, 16)) and not sin[:2].any()  # unrotated, as is cell (0, 0)
     frequencies = 10000.0 ** -(torch.arange(4) / 4)
     row, column = 2, 1
     angles = torch.cat([row * frequencies, column * frequencies]).repeat(2)
@@ -257,10 +309,23 @@ def test_whole_numbers_are_numbers():
     assert isinstance(tiny(rope_theta=10000, token_dropout=0).config.rope_theta, float)
 
 
+CONDITION = {"class_labels": None, "condition": torch.zeros(3, 2, 32)}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"codes": None}, "class_labels and codes must both be given"),
+        ({"codes": None}, "class_labels .* and codes must both be given"),
+        ({"class_labels": None}, "one of class_labels and condition must be given"),
+        ({"condition": torch.zeros(3, 2, 32)}, "one of class_labels and condition must be given"),
+        (
+            CONDITION | {"condition": torch.zeros(2, 2, 32)},
+            r"condition must have shape \(3, 1 or more ",
+        ),
+        (CONDITION | {"condition": torch.zeros(3, 0, 32)}, r"condition must have .*, got \(3, 0, 32\)"),
+        (CONDITION | {"condition": torch.zeros(3, 2, 32).long()}, "condition must be embeddings, .* got torch.int64"),
+        (CONDITION | {"null_condition": torch.zeros(1, 1, 32)}, r"null_condition must have shape .* got \(1, 1, 32\)"),
+        ({"null_condition": torch.zeros(1, 1, 32)}, "null_condition can only be given with condition"),
         ({"codes": torch.zeros(3, 12, 2)}, "codes must be int64 or int32, got torch.float32"),
         ({"class_labels": torch.zeros(3)}, "class_labels must be int64 or int32, got torch.float32"),
         ({"codes": torch.zeros(3, 12, 3).long()}, r"codes must have shape \(batch, 1 to 12 positions, 2\)"),

@@ -92,7 +92,7 @@ def fsdp(folder: Path) -> None:
     model = build()
     mesh = init_device_mesh("cpu", (size,))
     for module in model.modules():
-        if type(module).__name__ == "FARDecoderLayer":
+        if type(module).__name__ == "DecoderLayer":
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
     optimizer = build_optimizer(model, ARGS, ARGS.learning_rate)

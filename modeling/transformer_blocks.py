@@ -1,0 +1,177 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""The transformer blocks of the generators: RMS norm, 2-D rotary embedding, attention, SwiGLU, decoder layer.
+
+Nothing here knows of codes, classes or of one generator: a configuration is whatever has the fields of
+`TransformerConfig`, and attention stores its keys in whatever `update`s as a `transformers.StaticLayer` does.
+
+Shapes: B batch, S positions of this call, D hidden size, h heads, d head dimension (D / h), N slots of a cache.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import StaticLayer
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+Rotary = tuple[torch.Tensor, torch.Tensor]  # cos and sin, each (S, d) in fp32
+
+
+class TransformerConfig(Protocol):
+    """What the blocks read of a model's configuration."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    residual_dropout: float
+    ffn_dropout: float
+
+
+def rotary_embedding(
+    cells: torch.Tensor, width: int, head_dim: int, theta: float, off_grid_cos: float = 0.0
+) -> Rotary:
+    """
+    cos and sin of the 2-D rotary embedding: half of the frequencies turn with the row, half with the column.
+
+    Args:
+        cells (`torch.LongTensor` of shape `(S,)`):
+            Cells of the grid in raster order. Negative numbers are positions off the grid: the condition's.
+        width (`int`): Columns of the grid.
+        head_dim (`int`): d, a multiple of 4.
+        theta (`float`): Base of the frequencies.
+        off_grid_cos (`float`):
+            cos of the positions off the grid, whose sin is 0. With 0, as published, their queries and keys vanish:
+            their attention logits are 0, whatever they hold. With 1 they are not rotated.
+
+    Returns:
+        Two fp32 tensors of shape `(S, head_dim)`, in the half-split layout (channel j turns with j + head_dim / 2).
+    """
+    quarter = head_dim // 4
+    frequencies = theta ** (-torch.arange(quarter, device=cells.device).float() / quarter)
+    on_grid = (cells >= 0)[:, None]
+    cell = cells.clamp(min=0)
+    row, column = (cell // width)[:, None], (cell % width)[:, None]
+    angles = torch.cat([row * frequencies, column * frequencies], dim=-1).repeat(1, 2)
+    return angles.cos().where(on_grid, off_grid_cos), angles.sin().where(on_grid, 0.0)
+
+
+def rotate(states: torch.Tensor, rotary: Rotary) -> torch.Tensor:
+    """Apply `rotary_embedding` to `(B, heads, S, head_dim)`, in fp32."""
+    cos, sin = rotary
+    x = states.float()
+    first, second = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(states.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm in fp32; the weight is multiplied after casting back, as the published code does."""
+
+    def __init__(self, hidden_size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.eps = eps
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.weight * F.rms_norm(hidden_states.float(), self.weight.shape, eps=self.eps).to(hidden_states.dtype)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary queries and keys; grouped queries where there are fewer key/value heads."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.num_heads = config.num_attention_heads
+        self.num_key_value_heads = config.num_key_value_heads
+        self.qkv_proj = nn.Linear(
+            config.hidden_size, (self.num_heads + 2 * self.num_key_value_heads) * self.head_dim, bias=False
+        )
+        self.o_proj = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=False)
+        self.dropout = nn.Dropout(config.residual_dropout)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        rotary: Rotary,
+        cache_layer: StaticLayer | None = None,
+        attention_mask: torch.Tensor | None = None,
+        num_cached: int | None = None,
+    ) -> torch.Tensor:
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(B, S, D)`).
+            rotary (`tuple`): cos and sin, each `(S, head_dim)`.
+            cache_layer (`StaticLayer`, *optional*): Where the keys and values of these S positions are added.
+            attention_mask (`torch.BoolTensor` of shape `(S, slots)`, *optional*):
+                True where a query may look. Causal if None.
+            num_cached (`int`, *optional*): Positions in the cache after this call: only those slots are read then.
+                None reads all N, which `attention_mask` must then restrict to the filled ones.
+
+        Returns:
+            `torch.Tensor` of shape `(B, S, D)`.
+        """
+        batch, length, _ = hidden_states.shape
+        # Query, key and value heads lie one after another in the projection: (B, heads, S, d) after transposing.
+        qkv = self.qkv_proj(hidden_states).view(batch, length, -1, self.head_dim).transpose(1, 2)
+        groups = [self.num_heads, self.num_key_value_heads, self.num_key_value_heads]
+        query, key, value = qkv.split(groups, dim=1)
+        query, key = rotate(query, rotary), rotate(key, rotary)
+        if cache_layer is not None:
+            # Keys are kept rotated: a position's rotation never changes. What comes back are all N slots.
+            key, value = cache_layer.update(key, value)
+            if num_cached is not None:
+                key, value = key[:, :, :num_cached], value[:, :, :num_cached]
+        attention = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            # A single query is the newest position: without a mask it may look at everything that is there.
+            is_causal=attention_mask is None and length > 1,
+            enable_gqa=self.num_heads != self.num_key_value_heads,
+        )
+        return self.dropout(self.o_proj(attention.transpose(1, 2).reshape(batch, length, -1)))
+
+
+class SwiGLU(nn.Module):
+    """Feed-forward layer: down(silu(gate(x)) * up(x)). Source: arXiv 2002.05202, equation 6."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.dropout = nn.Dropout(config.ffn_dropout)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        gate, up = self.gate_up_proj(hidden_states).chunk(2, dim=-1)
+        return self.dropout(self.down_proj(F.silu(gate) * up))
+
+
+class DecoderLayer(GradientCheckpointingLayer):
+    """Pre-norm attention and feed-forward layer, each with a residual connection."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = SwiGLU(config)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        rotary: Rotary,
+        cache_layer: StaticLayer | None = None,
+        attention_mask: torch.Tensor | None = None,
+        num_cached: int | None = None,
+    ) -> torch.Tensor:
+        """`(B, S, D)` -> `(B, S, D)`; arguments as for `Attention.forward`."""
+        hidden_states = hidden_states + self.self_attn(
+            self.input_layernorm(hidden_states), rotary, cache_layer, attention_mask, num_cached
+        )
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
