@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from fqgan_hf.failures import first_line
+from fqgan_hf.failures import MISTAKES, first_line
 
 
 Model = TypeVar("Model")
@@ -23,7 +23,8 @@ def load_pretrained(model_class: type[Model], name: str | Path, option: str, **s
     except Exception as error:
         _let_memory_pass(error)
         kind = model_class.__name__
-        raise ValueError(f"{option}: {str(name)!r} cannot be loaded as {kind}: {first_line(error)}") from error
+        reason = first_line(error) if isinstance(error, MISTAKES) else f"{type(error).__name__}: {first_line(error)}"
+        raise ValueError(f"{option}: {str(name)!r} cannot be loaded as {kind}: {reason}") from error
 
 
 def build_from_config(build: Callable[[], Model]) -> Model:

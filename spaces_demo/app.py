@@ -13,11 +13,9 @@ import os
 import re
 import socket
 import sys
-from pathlib import Path
 
-from fqgan_hf.failures import OneLineParser, first_line, run_command
-from fqgan_hf.hub.facts import folder_kind
-from fqgan_hf.pipelines.inference import quiet_libraries, resolve_folder
+from fqgan_hf.failures import OneLineParser, run_command
+from fqgan_hf.pipelines.inference import load_pipeline, quiet_libraries, resolve_pipeline
 
 
 def port(text: str) -> int:
@@ -62,26 +60,17 @@ def check_address(host: str | None, port: int | None) -> None:
         raise OSError(f"cannot listen on {where or '127.0.0.1'}: {error.strerror or error}") from error
 
 
-def find_pipeline(name: str) -> Path:
-    """The folder of a `FARPipeline`, downloaded if need be; raises `ValueError` if there is none."""
-    try:
-        folder = resolve_folder(name)
-        kind = folder_kind(folder)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot load the model {name}: {first_line(error)}") from error
-    if kind != "FARPipeline":
-        raise ValueError(f"--pipeline must be a FARPipeline (tokenizer and generator), {name} is a {kind}")
-    return folder
-
-
 def serve(options: argparse.Namespace) -> None:
     """Load the model and show the page until Ctrl-C."""
     check_address(options.host, options.port)
-    folder = find_pipeline(options.pipeline)
-    from page import LAUNCH_OPTIONS, build_app, load_pipeline
+    folder = resolve_pipeline(options.pipeline, "--pipeline")
+    from page import LAUNCH_OPTIONS, build_app
 
-    quiet_libraries(options)
-    app = build_app(load_pipeline(folder, options.device))
+    from fqgan_hf import optimize
+
+    quiet_libraries(options.debug)
+    pipeline = load_pipeline(folder, options.device)
+    app = build_app(optimize(pipeline, compile=False))  # ZeroGPU knows no torch.compile
     app.launch(server_name=options.host, server_port=options.port, **LAUNCH_OPTIONS)
 
 

@@ -21,12 +21,10 @@ from gradio.processing_utils import save_file_to_cache
 from guard import Limit, Page, read_upload, user_error
 from PIL import Image
 
-from fqgan_hf import FARPipeline, optimize
+from fqgan_hf import FARPipeline
 from fqgan_hf.evaluation.codebooks import CodebookUsage
 from fqgan_hf.evaluation.metrics import psnr
-from fqgan_hf.failures import first_line
 from fqgan_hf.hub.facts import codebook_names
-from fqgan_hf.pipelines.inference import choose_device
 
 
 # What the page offers, and all that the handlers accept. `top_k` goes up to the codebook's size.
@@ -107,8 +105,10 @@ class Handlers:
             class_label (`int` or `str`): Id or name.
             num_images (`int`): In [1, 8].
             guidance_scale, temperature, top_p (`float`), top_k (`int`): One value for all codebooks.
-            seed (`int`): Image i is made from `seed + i`, which goes on at 0 after the largest. Not read with
-                `random_seed`.
+            seed (`int`):
+                Image i is made by a generator seeded with `seed + i`, which goes on at 0 after the largest. Not read
+                with `random_seed`. The exception to the seed rule of `image_generator`: here every image shows its
+                own seed, and typing it in makes that image alone.
             random_seed (`bool`): Draw a seed.
             limit ([`Limit`], *optional*): Checked after each position.
 
@@ -360,18 +360,3 @@ def add_tokenize_tab(app: Page, handlers: Handlers, pictures: list[str]) -> None
     )
     call.success(None, js=SHOW.format("#decoded"), **BEHIND_THE_SCENES)
     example.click(lambda: example_path, None, picture, **BEHIND_THE_SCENES)
-
-
-def load_pipeline(folder: Path, device: str) -> FARPipeline:
-    """
-    A pipeline from a folder, ready for this page.
-
-    Raises:
-        ValueError: If it can't be loaded there; the message is a single line.
-    """
-    device = choose_device(device)
-    try:
-        pipeline = FARPipeline.from_pretrained(str(folder)).to(device)
-        return optimize(pipeline, compile=False)  # ZeroGPU knows no torch.compile
-    except Exception as error:  # whatever the libraries make of damaged files
-        raise ValueError(f"cannot load the model {folder}: {first_line(error)}") from error

@@ -4,6 +4,8 @@
 import re
 from pathlib import Path
 
+from fqgan_hf.failures import first_line
+
 
 # What commands use when no model is named: what `fqgan demo` leaves behind.
 DEMO_PIPELINE = "outputs/demo/pipeline"
@@ -25,6 +27,7 @@ def resolve_folder(reference: str | Path) -> Path:
     Raises:
         FileNotFoundError: If there is no such folder and it cannot be a Hub id.
         ValueError: If it is a file.
+        OSError: If it cannot be downloaded.
     """
     path, reference = Path(reference).expanduser(), str(reference)
     if path.is_dir():
@@ -36,4 +39,7 @@ def resolve_folder(reference: str | Path) -> Path:
         raise FileNotFoundError(f"there is no folder {reference}, and it is no Hub id of the form user/name{hint}")
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(reference, allow_patterns=MODEL_FILES))
+    try:
+        return Path(snapshot_download(reference, allow_patterns=MODEL_FILES))
+    except (OSError, ValueError) as error:  # few of its messages name the repository
+        raise OSError(f"{reference} cannot be downloaded: {first_line(error)}") from error

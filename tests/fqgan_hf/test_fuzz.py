@@ -30,7 +30,7 @@ from fqgan_hf.cli import main
 from fqgan_hf.conversion import convert_checkpoint, load_published_state_dict, to_published_state_dict
 from fqgan_hf.failures import MISTAKES
 from fqgan_hf.modeling.image_processing_fqgan import load_image
-from fqgan_hf.pipelines.inference import load_generating_pipeline
+from fqgan_hf.pipelines.inference import load_pipeline
 
 
 LIBRARIES = (transformers.utils.logging, diffusers.utils.logging)
@@ -215,7 +215,7 @@ def changed_value(content, rng: random.Random):
 
 
 def load_and_generate(folder):
-    pipe = load_generating_pipeline(folder)
+    pipe = load_pipeline(folder, "cpu")
     pipe.set_progress_bar_config(disable=True)
     return pipe([1], generator=torch.Generator().manual_seed(0), output_type="codes").images
 

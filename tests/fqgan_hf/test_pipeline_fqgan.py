@@ -10,11 +10,12 @@ from PIL import Image
 from fqgan_hf import FQGANImageProcessor, FQGANModel, FQGANPipeline
 
 
-def make_pipeline(num_codebooks=2, size=None):
+def make_pipeline(num_codebooks=2, size=None, **config):
     torch.manual_seed(num_codebooks)
     vqmodel = FQGANModel(
         block_out_channels=(32, 32, 32), norm_num_groups=8, latent_channels=16, sample_size=16, layers_per_block=1,
         num_codebooks=num_codebooks, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
+        **config,
     ).eval()  # fmt: skip
     return FQGANPipeline(vqmodel, FQGANImageProcessor(size=size, multiple_of=4))
 
@@ -147,3 +148,45 @@ def test_offload_brings_the_model_in_for_decoding(pipe):
     assert torch.equal(pipe.decode(codes, output_type="pt").images, expected)
     assert calls[:2] == ["in", "lookup"]
     assert torch.equal(pipe.encode(make_image()), codes)
+
+
+# ---- reconstruct ----
+
+
+@pytest.mark.parametrize("num_codebooks", [1, 2, 3, 4])
+def test_reconstruct_shows_all_codebooks_and_each_alone(num_codebooks):
+    pipe, image = make_pipeline(num_codebooks), make_image(24, 16)
+    (result,) = pipe.reconstruct(image)
+    alone = [None, *([k] for k in range(num_codebooks))] if num_codebooks > 1 else [None]
+    expected = [image, *(pipe(image, codebooks=codebooks).images[0] for codebooks in alone)]
+    assert len(result.pictures) == len(result.captions) == len(expected)
+    for picture, other in zip(result.pictures, expected, strict=True):
+        np.testing.assert_allclose(np.asarray(picture, int), np.asarray(other, int), atol=1)
+    assert torch.equal(result.codes, pipe.encode(image))
+    assert result.usage.num_used.tolist() == [result.codes[:, k].unique().numel() for k in range(num_codebooks)]
+    error = ((np.asarray(image, float) - np.asarray(result.pictures[1], float)) / 255) ** 2
+    assert result.psnr == pytest.approx(-10 * np.log10(error.mean()), abs=0.05)
+
+
+def test_reconstruct_takes_images_of_different_sizes(pipe):
+    images = [make_image(24, 40, seed=1), make_image(16, 16, seed=2)]
+    first, second = pipe.reconstruct(images)
+    assert [first.pictures[0].size, second.pictures[0].size] == [(40, 24), (16, 16)]
+    assert first.codes.shape == (1, 2, 6, 10) and second.codes.shape == (1, 2, 4, 4)
+    (alone,) = pipe.reconstruct(images[1])
+    assert torch.equal(alone.codes, second.codes) and alone.psnr == second.psnr
+    assert pipe.reconstruct(images[0], size=16)[0].codes.shape == (1, 2, 4, 4)
+    batch = torch.rand(2, 3, 16, 16)
+    assert len(pipe.reconstruct(batch)) == 2
+    with pytest.raises(ValueError, match="size must be divisible by multiple_of = 4, got 18"):
+        pipe.reconstruct(images, size=18)
+
+
+def test_pictures_are_captioned_after_what_the_codebooks_were_trained_for(pipe):
+    """They were called visual and semantic although no teacher had taught either."""
+    assert pipe.reconstruct(make_image())[0].captions == [
+        "original", "both codebooks", "codebook 1 only", "codebook 2 only",
+    ]  # fmt: skip
+    taught = make_pipeline(feature_dims=(None, 16), feature_num_layers=1, feature_num_heads=2)
+    (result,) = taught.reconstruct(make_image())
+    assert result.captions == ["original", "both codebooks", "visual only", "semantic only"]

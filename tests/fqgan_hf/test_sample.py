@@ -20,9 +20,18 @@ import transformers
 from accelerate import PartialState
 from PIL import Image
 
-from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel
+from fqgan_hf import (
+    FARConfig,
+    FARForImageGeneration,
+    FARPipeline,
+    FQGANImageProcessor,
+    FQGANModel,
+    SamplingSettings,
+    generate_images,
+)
 from fqgan_hf.cli import main
-from fqgan_hf.pipelines.sample import SamplingRun, dealt_folder, sample
+from fqgan_hf.pipelines.sample import dealt_folder, sample_to_folder, write_shards
+from fqgan_hf.pipelines.sample_run import SamplingRun
 
 
 NAMES = {0: "tench, Tinca tinca", 1: "crane", 2: "golden retriever", 3: "crane"}
@@ -126,12 +135,25 @@ def test_an_image_follows_from_seed_and_index_alone(words, reference, tmp_path):
     assert True not in same(pixels(tmp_path / "other"), expected)
 
 
-def test_no_two_images_share_their_random_numbers(reference):
-    settings = json.loads((reference / "manifest.json").read_text())
-    del settings["shards"]
-    run, neighbour = SamplingRun(**settings), SamplingRun(**{**settings, "seed": 1})
-    draws = [torch.rand(1, generator=r.generator(i)).item() for r in (run, neighbour) for i in range(500)]
-    assert len(set(draws)) == 1000
+def test_samples_are_what_generate_images_makes(pipeline, reference):
+    """One seed rule: `fqgan sample --seed 0` and `fqgan generate --seed 0` agree."""
+    pipe = FARPipeline.from_pretrained(str(pipeline))
+    images = generate_images(pipe, [0, 1, 2, 3, 0], seed=0, batch_size=4)
+    distances = np.abs(np.stack(images).astype(int) - np.stack(pixels(reference)[:5]))
+    assert distances.max() <= 1 and (distances > 0).mean() < 1e-3
+
+
+def test_from_python(pipeline, reference, tmp_path):
+    """What the command does in one call."""
+    run = sample_to_folder(pipeline, tmp_path / "out", num=22, shard_size=4, batch_size=4, device="cpu")
+    assert (run.num, run.sampling, run.model) == (22, SamplingSettings(), str(pipeline))
+    assert content(tmp_path / "out") == content(reference)
+    again = sample_to_folder(pipeline, tmp_path / "out", num=22, shard_size=4, device="cpu", verify=True)
+    assert again == run
+    with pytest.raises(ValueError, match=r"sampling.top_k was 0 and is now 3"):
+        sample_to_folder(
+            pipeline, tmp_path / "out", num=22, shard_size=4, device="cpu", settings=SamplingSettings(top_k=3)
+        )
 
 
 def test_classes_come_in_turn(words, tmp_path):
@@ -145,14 +167,12 @@ def test_classes_come_in_turn(words, tmp_path):
 
 def test_batches_are_full_whatever_the_shards(pipeline, tmp_path):
     pipe = FARPipeline.from_pretrained(str(pipeline))
-    run = SamplingRun.describe(
-        pipeline, model="x", num=22, seed=0, guidance_scale=[1.0], temperature=[1.0], top_k=[0], top_p=[1.0],
-        guidance_schedule="constant", greedy=False, dtype="float32", quantization=None, format="npz", shard_size=4,
-    )  # fmt: skip
+    settings = SamplingSettings(guidance_scale=1.0)
+    run = SamplingRun.describe(pipeline, num=22, settings=settings, format="npz", shard_size=4)
     sizes = []
     pipe.vqmodel.decoder.register_forward_hook(lambda module, arguments, output: sizes.append(len(output)))
     with dealt_folder(tmp_path, run, PartialState(cpu=True)) as (mine, missing):
-        sample(pipe, run, tmp_path, mine, missing, batch_size=5, show_progress=False)
+        write_shards(pipe, run, tmp_path, mine, missing, batch_size=5, show_progress=False)
     assert sizes == [5, 5, 5, 5, 5]
     assert [len(np.load(tmp_path / f"shard-0000{i}.npz")["arr_0"]) for i in range(6)] == [4, 4, 4, 4, 4, 2]
 
@@ -178,14 +198,13 @@ def test_two_processes_write_what_one_writes(words, reference, tmp_path):
     assert content(tmp_path / "two") == content(reference)
 
 
-def test_only_what_is_missing_is_dealt(words, reference):
-    settings = json.loads((reference / "manifest.json").read_text())
-    del settings["shards"]
+def test_only_what_is_missing_is_dealt(pipeline, reference):
+    run = SamplingRun.describe(pipeline, num=22, shard_size=4)
     for number in (0, 3, 4):
         shutil.rmtree(reference / f"shard-0000{number}")
     with (
         pytest.raises(KeyboardInterrupt),
-        dealt_folder(reference, SamplingRun(**settings), PartialState(cpu=True)) as d,
+        dealt_folder(reference, run, PartialState(cpu=True)) as d,
     ):
         assert d == ([0, 3, 4], [0, 3, 4])
         raise KeyboardInterrupt
@@ -303,7 +322,7 @@ def fails(capsys):
         ("num", 21, "num was 22 and is now 21 (it may be raised)"),
         ("seed", 3, "seed was 0 and is now 3"),
         ("class_labels", (1, 2), "class_labels was [0, 1, 2, 3] and is now [1, 2]"),
-        ("guidance_scale", (2, 1.5), "guidance_scale was [2.0] and is now [2.0, 1.5]"),
+        ("guidance_scale", (2, 1.5), "sampling.guidance_scale was 2.0 and is now [2.0, 1.5]"),
         ("dtype", "float16", "dtype was 'float32' and is now 'float16'"),
         ("format", "npz", "format was 'png' and is now 'npz'"),
         ("shard_size", 8, "shard_size was 4 and is now 8"),

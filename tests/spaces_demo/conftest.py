@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fqgan_hf import FARPipeline
+from fqgan_hf import FARPipeline, load_pipeline, optimize
 
 
 # pytest's importlib mode puts no folder of tests on the path.
@@ -61,7 +61,7 @@ def slow_pipeline_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def pipeline(space, pipeline_dir) -> FARPipeline:
-    pipeline = space.load_pipeline(pipeline_dir, "cpu")
+    pipeline = optimize(load_pipeline(pipeline_dir, "cpu"), compile=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -1,0 +1,169 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""From the name of a model to its images: loading, the one seed rule, batches."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fqgan_hf import (
+    FARConfig,
+    FARForImageGeneration,
+    FARPipeline,
+    FQGANImageProcessor,
+    FQGANModel,
+    FQGANPipeline,
+    SamplingSettings,
+    generate_images,
+    load_pipeline,
+    load_tokenizer,
+)
+from fqgan_hf.pipelines.inference import generate_batches, image_generator, join_pipeline
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A tokenizer without an image processor, one with it, a generator, and both as pipelines."""
+    torch.manual_seed(0)
+    tokenizer = FQGANModel(
+        block_out_channels=(16, 16, 16), norm_num_groups=4, latent_channels=8, sample_size=16, layers_per_block=1,
+        num_codebooks=2, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
+    ).eval()  # fmt: skip
+    config = FARConfig(
+        num_codebooks=2, codebook_size=32, num_classes=4, grid_height=4, grid_width=4, hidden_size=32,
+        num_hidden_layers=1, num_attention_heads=2, num_head_layers=1, intermediate_size=32,
+        tokenizer_fingerprint=tokenizer.fingerprint(),
+    )  # fmt: skip
+    generator = FARForImageGeneration(config).eval()
+    for lm_head in generator.lm_heads:  # zero when new: every code equally likely
+        torch.nn.init.normal_(lm_head.weight)
+    processor = FQGANImageProcessor(size=16, multiple_of=4)
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer.save_pretrained(str(folder / "bare"))
+    tokenizer.save_pretrained(str(folder / "tokenizer"))
+    processor.save_pretrained(str(folder / "tokenizer"))
+    generator.save_pretrained(str(folder / "generator"))
+    FARPipeline(tokenizer, generator, processor).save_pretrained(str(folder / "pipeline"))
+    FQGANPipeline(tokenizer, processor).save_pretrained(str(folder / "codec"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipe(saved):
+    return load_pipeline(saved / "pipeline", "cpu")
+
+
+# ---- Loading ----
+
+
+def test_a_pipeline_is_loaded_whole_or_from_its_parts(saved, pipe):
+    joined = join_pipeline(saved / "tokenizer", saved / "generator")
+    assert type(pipe) is type(joined) is FARPipeline
+    assert not joined.vqmodel.training and not joined.transformer.training
+    codes = [generate_images(p, [1, 2], seed=0, output_type="codes") for p in (pipe, joined)]
+    assert torch.equal(*codes)
+
+
+@pytest.mark.parametrize("name", ["bare", "tokenizer", "pipeline", "codec"])
+def test_a_tokenizer_is_found_wherever_there_is_one(saved, name):
+    pipe = load_tokenizer(saved / name, "cpu")
+    assert type(pipe) is FQGANPipeline
+    assert pipe.image_processor.size == 16 and not pipe.vqmodel.training
+    assert pipe.encode(Image.new("RGB", (20, 16))).shape == (1, 2, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "message"),
+    [
+        (load_pipeline, "tokenizer", "model must be a FARPipeline .* is a FQGANModel"),
+        (load_pipeline, "codec", "model must be a FARPipeline .* is a FQGANPipeline"),
+        (load_tokenizer, "generator", "is a generator and reads no images"),
+    ],
+)
+def test_another_kind_of_model_is_refused(saved, load, name, message):
+    with pytest.raises(ValueError, match=message):
+        load(saved / name)
+
+
+def test_what_does_not_exist_is_named(tmp_path, saved):
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        load_pipeline(tmp_path / "absent")
+    with pytest.raises(ValueError, match="--device nonsense cannot be used here"):
+        load_pipeline(saved / "pipeline", "nonsense")
+    with pytest.raises(ValueError, match="generator: .* cannot be loaded as FARForImageGeneration"):
+        join_pipeline(saved / "tokenizer", saved / "tokenizer")
+
+
+# ---- The seed rule ----
+
+
+def test_neighbouring_seeds_have_no_random_numbers_in_common():
+    """The generator of image i was seeded with `seed + i`: seeds 0 and 1 shared all images but one."""
+    first, second = ([image_generator(seed, i).initial_seed() for i in range(1000)] for seed in (0, 1))
+    assert len({*first, *second}) == 2000
+    draws = [torch.rand(1, generator=image_generator(seed, i)).item() for seed in range(3) for i in range(100)]
+    assert len(set(draws)) == 300
+
+
+def test_the_rule_stays_what_it_is():
+    """Published figures and half-finished runs rest on it."""
+    assert [image_generator(0, i).initial_seed() for i in (0, 1)] == [2968811710, 2968811711]
+    assert image_generator(1, 2**32 - 1).initial_seed() == image_generator(1, 0).initial_seed() - 1
+    assert image_generator(2**40, 0).initial_seed() < 2**32
+    with pytest.raises(ValueError):
+        image_generator(-1, 0)
+
+
+def test_seed_1_is_not_seed_0_shifted(pipe):
+    first, second = (generate_images(pipe, [1] * 8, seed=seed, output_type="codes") for seed in (0, 1))
+    assert not (first[:, None] == second[None]).flatten(2).all(-1).any()
+
+
+# ---- Batches ----
+
+
+def test_images_do_not_depend_on_the_batch_size(pipe):
+    labels, settings = [0, 1, 2, 3, 0, 1, 2], SamplingSettings(guidance_scale=(2.0, 1.5), top_k=20)
+    expected = generate_images(pipe, labels, seed=3, batch_size=7, settings=settings, output_type="codes")
+    for batch_size in (1, 3, 16):
+        codes = generate_images(pipe, labels, seed=3, batch_size=batch_size, settings=settings, output_type="codes")
+        assert torch.equal(codes, expected)
+
+
+def test_generate_images_is_the_pipeline_with_one_generator_per_image(pipe):
+    settings = SamplingSettings(guidance_scale=3.0, temperature=0.8, top_k=5, top_p=0.9)
+    images = generate_images(pipe, [2, 3], seed=5, settings=settings)
+    expected = pipe(
+        [2, 3], guidance_scale=3.0, temperature=0.8, top_k=5, top_p=0.9,
+        generator=[image_generator(5, 0), image_generator(5, 1)],
+    ).images  # fmt: skip
+    assert all(np.array_equal(image, other) for image, other in zip(images, expected, strict=True))
+    assert all(isinstance(image, Image.Image) for image in images)
+
+
+def test_batches_are_computed_when_they_are_asked_for(pipe):
+    calls = []
+    hook = pipe.vqmodel.decoder.register_forward_hook(lambda module, arguments, output: calls.append(len(output)))
+    batches = generate_batches(pipe, [0, 1, 2, 3, 0], seed=0, batch_size=2)
+    assert calls == []
+    assert len(next(batches)) == 2 and calls == [2]
+    assert [len(batch) for batch in batches] == [2, 1] and calls == [2, 2, 1]
+    hook.remove()
+
+
+def test_any_images_of_a_seed_can_be_asked_for(pipe):
+    labels = [i % 4 for i in range(6)]
+    codes = generate_images(pipe, labels, seed=0, output_type="codes")
+    chosen = [5, 2, 2]
+    batches = generate_batches(pipe, [labels[i] for i in chosen], seed=0, indices=chosen, output_type="codes")
+    assert torch.equal(torch.cat(list(batches)), codes[chosen])
+
+
+def test_bad_arguments_are_refused_before_anything_is_computed(pipe, capsys):
+    with pytest.raises(ValueError, match=r"class_labels must be in \[0, 3\], got 4"):
+        generate_images(pipe, [4], seed=0)
+    with pytest.raises(ValueError, match="guidance_scale must be one value or 2 values"):
+        generate_images(pipe, [1], seed=0, settings=SamplingSettings(guidance_scale=(1, 2, 3)))
+    with pytest.raises(ValueError, match='output_type must be "pil" or "codes"'):
+        generate_images(pipe, [1], seed=0, output_type="latents")
+    assert "generating" not in capsys.readouterr().err
