@@ -142,8 +142,8 @@ class FARGenerationMixin(GenerationMixin):
             return next((value for value in found if value is not None), default)
 
         num_images = setting("num_return_sequences", num_return_sequences, 1)
-        condition, null_condition = self._prepare_condition(class_labels, condition, null_condition, num_images)
-        batch_size = condition.shape[0]
+        labels = self._checked_labels(class_labels, condition, null_condition)
+        batch_size = num_images * len(condition if labels is None else labels)
         prefix = self._prepare_prefix(prefix_codes, num_images, batch_size)
         plan = plan_sampling(
             SamplingSettings(
@@ -161,6 +161,8 @@ class FARGenerationMixin(GenerationMixin):
             generator=generator,
             device=self.device,
         )
+        # Embedded only now: what is refused is refused before any computation.
+        condition, null_condition = self._prepare_condition(labels, condition, null_condition, num_images)
         if plan.is_guided:
             if null_condition is None:
                 raise ValueError("null_condition must be given with condition where there is guidance")
@@ -320,19 +322,28 @@ class FARGenerationMixin(GenerationMixin):
             "cache": cache,
         }
 
-    def _prepare_condition(
+    def _checked_labels(
         self,
         class_labels: int | Sequence[int] | torch.Tensor | None,
+        condition: torch.Tensor | None,
+        null_condition: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        """The class labels as a tensor `(labels,)`; None where there is a `condition` in their place."""
+        if (class_labels is None) == (condition is None):
+            raise ValueError("one of class_labels and condition must be given")
+        check_condition(condition, null_condition, self.config.hidden_size, batch_size=None)
+        return None if class_labels is None else self._prepare_class_labels(class_labels)
+
+    def _prepare_condition(
+        self,
+        labels: torch.Tensor | None,
         condition: torch.Tensor | None,
         null_condition: torch.Tensor | None,
         num_images: int,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Condition and null, each `(B, P, D)`, for B images; the null is None where none was given."""
-        if (class_labels is None) == (condition is None):
-            raise ValueError("one of class_labels and condition must be given")
-        check_condition(condition, null_condition, self.config.hidden_size, batch_size=None)
-        if condition is None:
-            return self.embed_condition(self._prepare_class_labels(class_labels).repeat_interleave(num_images))
+        if labels is not None:
+            return self.embed_condition(labels.repeat_interleave(num_images))
         condition = condition.to(self.device, self.dtype)
         if null_condition is not None:
             null_condition = null_condition.to(self.device, self.dtype).expand_as(condition)
