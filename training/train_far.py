@@ -5,88 +5,38 @@
         --output_dir outputs/far --train_batch_size 32 --mixed_precision bf16
 
 `python -m fqgan_hf.training.train_far` does the same on one device; `--config digits-far` supplies the options of a
-preset; `--on_the_fly --train_data_dir images/` encodes images as training goes, without a store of codes. The result
-in `output_dir` loads with `FARForImageGeneration.from_pretrained`; beside it are `metrics.jsonl` (a line each
---logging_steps), `losses.png`, `samples/` (with --sample_steps) and `checkpoint-*` (to go on with
+preset; `--on_the_fly --train_data_dir images/` encodes images during training, without a store of codes. The result
+in `output_dir` loads with `FARForImageGeneration.from_pretrained`; beside it are `metrics.jsonl` (one line every
+--logging_steps), `losses.png`, `samples/` (with --sample_steps) and `checkpoint-*` (to resume from with
 --resume_from_checkpoint latest).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.failures import leave
-from fqgan_hf.option_checks import check_at_least, option
-from fqgan_hf.training.common.arguments import TrainingArguments, parse_arguments, run_script
-from fqgan_hf.training.common.preflight import check_codes, check_images, check_model, check_training
+from fqgan_hf.option_checks import option
+from fqgan_hf.training.common.arguments import parse_arguments, run_script
+from fqgan_hf.training.far.arguments import GeneratorArguments, check_generator
 
 
 @dataclass(kw_only=True)
-class TrainFARArguments(ImageDataArguments, TrainingArguments):
+class TrainFARArguments(GeneratorArguments):
     """Options of this script; defaults are the published recipe, for a global batch of 256."""
 
-    codes_dir: str | None = option(None, "Folder of codes, written by extract_codes.")
-    tokenizer: str | None = option(
-        None,
-        "Folder or Hub name of the tokenizer; codes of another one are refused. Needed for --on_the_fly and samples.",
-    )
-    validation_codes_dir: str | None = option(None, "Codes to validate on, for --validation_fraction.")
-    on_the_fly: bool = option(
-        False, "Encode images with --tokenizer as training goes, instead of reading --codes_dir: slower, and no disk."
-    )
-    crop: Literal["plain", "flip", "ten-crop"] = option("flip", "With --on_the_fly: views of each image, one a time.")
-    validation_split: str | None = option(None, "With --on_the_fly: split of --dataset_name to validate on.")
     head: Literal["ar", "linear", "mlp"] | None = option(None, "Overrides head_type of the model configuration.")
-
-    num_train_epochs: int = option(300, "Passes over the data, unless --max_train_steps is given.")
-    adam_weight_decay: float = option(0.05, "Decoupled weight decay of matrices.")
-
-    sample_steps: int | None = option(None, "Write pictures to samples/ every so many steps, and at the end.")
-    sample_classes: list[int] | None = option(None, "Class ids to show; by default some that are spread over all.")
-    sample_guidance_scale: float = option(2.0, "Guidance of those pictures.")
-
-    def __post_init__(self):
-        TrainingArguments.__post_init__(self)
-        if (self.codes_dir is None) != self.on_the_fly:
-            raise ValueError("exactly one of --codes_dir and --on_the_fly must be given")
-        if self.on_the_fly:
-            ImageDataArguments.__post_init__(self)
-        else:
-            for name in ("train_data_dir", "dataset_name", "streaming", "validation_split"):
-                if getattr(self, name):
-                    raise ValueError(f"{name} needs --on_the_fly: without it training reads --codes_dir")
-        if self.tokenizer is None and (self.on_the_fly or self.sample_steps is not None):
-            raise ValueError("on_the_fly and sample_steps need --tokenizer")
-        check_at_least(self, 0, "dataloader_num_workers", "sample_guidance_scale")
-        check_at_least(self, 1, "sample_steps", "max_train_samples")
-        sources = [self.validation_codes_dir, self.validation_split, self.validation_fraction or None]
-        if sum(source is not None for source in sources) > 1:
-            raise ValueError(
-                "at most one of --validation_codes_dir, --validation_split and --validation_fraction may be given"
-            )
-        if self.validation_codes_dir is not None and self.on_the_fly:
-            raise ValueError("validation_codes_dir needs --codes_dir; with --on_the_fly use --validation_split")
-
-
-def check(args: TrainFARArguments) -> None:
-    """Find what would end the run, in no time."""
-    check_training(args, "FARForImageGeneration")
-    if args.on_the_fly:
-        check_images(args)
-    for codes_dir in filter(None, (args.codes_dir, args.validation_codes_dir)):
-        check_codes(codes_dir)
-    if args.tokenizer is not None:
-        check_model("tokenizer", args.tokenizer, "FQGANModel")
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(TrainFARArguments, argv)
-    check(args)
+    check_generator(args, "FARForImageGeneration")
     # Not before: torch and the libraries over it take seconds to import.
     from fqgan_hf.training.common.launch import run_training
     from fqgan_hf.training.far.loop import train_generator
+    from fqgan_hf.training.far.model import build_far
 
-    run_training(args, train_generator)
+    run_training(args, partial(train_generator, build_model=build_far))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 
-import fqgan_hf.training.common.arguments
+import fqgan_hf.evaluation
+import fqgan_hf.training
 from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
@@ -26,19 +27,22 @@ from fqgan_hf.training.common.arguments import (
 from fqgan_hf.training.common.loop import TrainingPlan
 from fqgan_hf.training.extract_codes import ExtractCodesArguments
 from fqgan_hf.training.far.costs import describe_run, flops_per_image
+from fqgan_hf.training.far.model import trainable_far
+from fqgan_hf.training.fqgan.losses import TokenizerLossWeights
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_far import main as train_far
 from fqgan_hf.training.train_fqgan import TrainFQGANArguments
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 
 
-TRAINING = Path(fqgan_hf.training.common.arguments.__file__).parent
+READERS = [Path(package.__path__[0]) for package in (fqgan_hf.training, fqgan_hf.evaluation)]
 SCRIPTS = (TrainFQGANArguments, ExtractCodesArguments, TrainFARArguments)
 
 
 def test_every_option_is_read():
     read = {"config"}  # the parser's own, tested below
-    for path in TRAINING.glob("*.py"):
+    read |= {f"{field.name}_weight" for field in fields(TokenizerLossWeights)}  # by name, see test_losses
+    for path in (path for folder in READERS for path in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args"):
                 read.add(node.attr)
@@ -104,7 +108,7 @@ def test_published_generators(name, parameters):
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=2e-3)
     assert (args.train_batch_size * 8, args.num_train_epochs, args.adam_weight_decay) == (256, 300, 0.05)
     plan = TrainingPlan.from_arguments(args, 1_281_167, num_processes=8)
-    text = describe_run(args, plan, model, flops_per_image(model))
+    text = describe_run(args, plan, trainable_far(model), flops_per_image(model))
     assert f"run        far-{name}" in text and f"trained    {parameters / 1e6:.0f} M parameters" in text
     assert "1,501,200 steps = 300 epochs" in text
 

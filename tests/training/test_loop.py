@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Guarded updates where a gradient scaler takes part."""
+"""Guarded updates where a gradient scaler takes part, and what a checkpoint says of a model's configuration."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from fqgan_hf.training.common.loop import GuardedUpdate
+from fqgan_hf.hub.config_fields import config_fields
+from fqgan_hf.modeling.configuration_far import FARConfig
+from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.training.common.loop import GuardedUpdate, own_config_fields
+
+from .conftest import TOKENIZER
 
 
 def test_a_scaler_cannot_hide_a_loss_that_stays_nonfinite():
@@ -33,3 +38,17 @@ def test_a_scaler_cannot_hide_a_loss_that_stays_nonfinite():
     optimizer.zero_grad()
     step(torch.ones(2, 3))
     assert not torch.equal(model.weight, before)
+
+
+def test_the_fields_of_a_configuration_are_those_that_its_source_has():
+    """Before torch is imported they are read from the source, afterwards from the object."""
+    assert own_config_fields(FQGANModel(**TOKENIZER)) == list(config_fields("FQGANModel"))
+    assert own_config_fields(SimpleNamespace(config=FARConfig())) == list(config_fields("FARForImageGeneration"))
+
+
+def test_the_fields_of_a_configuration_are_inherited():
+    class WithMore(FARConfig):
+        model_type = "with-more"
+        depth: int = 3
+
+    assert own_config_fields(SimpleNamespace(config=WithMore())) == [*config_fields("FARForImageGeneration"), "depth"]

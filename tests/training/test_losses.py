@@ -2,12 +2,15 @@
 """Losses against values computed by hand, and where their gradients go."""
 
 import math
+from dataclasses import dataclass, fields
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fqgan_hf.modeling.modeling_fqgan import FQGANOutput
 from fqgan_hf.modeling.quantizer_fqgan import FQGANLosses
+from fqgan_hf.training.common.resuming import ON_RESUME
 from fqgan_hf.training.fqgan.discriminators import PatchDiscriminator
 from fqgan_hf.training.fqgan.losses import (
     TokenizerLossWeights,
@@ -17,6 +20,7 @@ from fqgan_hf.training.fqgan.losses import (
     representation_loss,
     tokenizer_loss,
 )
+from fqgan_hf.training.train_fqgan import TrainFQGANArguments
 
 
 def make_output(sample: torch.Tensor) -> FQGANOutput:
@@ -50,6 +54,55 @@ def test_each_weight_weighs_its_term():
     for name, value in terms.items():
         weights = TokenizerLossWeights(**{**dict.fromkeys(terms, 0.0), name: 2.0})
         assert tokenizer_loss(pixels, output, weights)[0].item() == pytest.approx(2 * value)
+
+
+@dataclass
+class MoreLosses(FQGANLosses):
+    """A quantizer with one term more."""
+
+    extra: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class MoreWeights(TokenizerLossWeights):
+    extra: float = 1.0
+
+
+def test_every_term_of_the_quantizer_has_a_weight_and_an_option():
+    """The name of the field joins quantizer, weights, options and log."""
+    terms = [field.name for field in fields(FQGANLosses)]
+    assert [field.name for field in fields(TokenizerLossWeights)] == ["reconstruction", *terms]
+    options = {field.name: field for field in fields(TrainFQGANArguments)}
+    for field in fields(TokenizerLossWeights):
+        assert options[f"{field.name}_weight"].default == field.default
+        assert f"{field.name}_weight" in ON_RESUME
+    values = {name: 3.0 + i for i, name in enumerate(["reconstruction", *terms])}
+    args = SimpleNamespace(**{f"{name}_weight": value for name, value in values.items()})
+    assert TokenizerLossWeights.from_arguments(args) == TokenizerLossWeights(**values)
+    _, scalars = tokenizer_loss(torch.zeros(1, 3, 4, 4), make_output(torch.zeros(1, 3, 4, 4)), TokenizerLossWeights())
+    assert {name.split("/")[1] for name in scalars} == {"reconstruction", *terms}
+
+
+@pytest.mark.parametrize(
+    ("extra", "logged"),
+    [(torch.tensor(7.0), {"loss/extra": 7.0}), (torch.tensor([3.0, 4.0]), {"loss/extra/0": 3.0, "loss/extra/1": 4.0})],
+    ids=["one-value", "one-per-codebook"],
+)
+def test_a_new_term_of_a_quantizer_is_taken_up_by_its_name(extra, logged):
+    pixels = torch.zeros(1, 3, 4, 4)
+    output = make_output(pixels)
+    before, _ = tokenizer_loss(pixels, output, TokenizerLossWeights())
+    output.losses = MoreLosses(**vars(output.losses), extra=extra)
+    with pytest.raises(ValueError, match=r"loss term 'extra' has no weight.* an option extra_weight"):
+        tokenizer_loss(pixels, output, TokenizerLossWeights())
+    names = [field.name for field in fields(TokenizerLossWeights)]
+    args = SimpleNamespace(**{f"{name}_weight": getattr(TokenizerLossWeights(), name) for name in names})
+    with pytest.raises(AttributeError, match="extra_weight"):
+        MoreWeights.from_arguments(args)
+    args.extra_weight = 0.5
+    loss, scalars = tokenizer_loss(pixels, output, MoreWeights.from_arguments(args))
+    assert loss.item() == pytest.approx(before.item() + 0.5 * 7.0)
+    assert {name: value.item() for name, value in scalars.items() if "extra" in name} == logged
 
 
 def softplus(x: float) -> float:

@@ -13,8 +13,9 @@ from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.training.data.codes_manifest import CodesManifest
 from fqgan_hf.training.extract_codes import main as extract_codes
-from fqgan_hf.training.far.loop import validate
+from fqgan_hf.training.far.model import trainable_far
 from fqgan_hf.training.far.sampling import check_classes
+from fqgan_hf.training.far.validation import validate
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_far import main as train_far
 
@@ -113,7 +114,7 @@ def held_out_loss(model, options, to_command, tmp_path):
     args = parse_arguments(TrainFARArguments, to_command({**options, "output_dir": tmp_path}))
     data = stored_codes(args, None)
     loader = torch.utils.data.DataLoader(data.held_out, 2)
-    return validate(Accelerator(cpu=True), model, loader, data)["validation/loss"]
+    return validate(Accelerator(cpu=True), trainable_far(model), loader, data)["validation/loss"]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_prints_what_it_is_and_costs(options, codes_dir, to_command, tmp_path, c
 def test_share_of_the_peak(options, codes_dir, to_command, read_metrics, tmp_path, capsys):
     """--peak_flops: operations a second over what the device could do, by the figures that are printed and logged."""
     train_far(to_command({**options, "codes_dir": codes_dir, "output_dir": tmp_path, "peak_flops": 1e9}))
-    (number,) = re.findall(r"about ([\d.]+) MFLOP an image", capsys.readouterr().out)
+    (number,) = re.findall(r"about ([\d.]+) MFLOP per image", capsys.readouterr().out)
     records = [record for record in read_metrics(tmp_path) if "loss/total" in record]
     for record in records:
         assert record["mfu"] == pytest.approx(record["images_per_second"] * float(number) * 1e6 / 1e9, rel=0.02)

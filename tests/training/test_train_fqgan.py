@@ -62,7 +62,7 @@ def test_every_term_is_logged(everything, read_metrics, tmp_path, capsys):
     assert list(model.config.feature_dims) == [None, 16]
     printed = capsys.readouterr().out
     assert "2 codebooks of 32 x 4, f = 4: 16x16 pixels -> 2 x 4x4 codes" in printed
-    assert "24 images, 4 a step, 6 steps an epoch" in printed
+    assert "24 images, 4 per step, 6 steps per epoch" in printed
 
 
 def test_batch_of_one(everything, read_metrics, tmp_path):
@@ -73,7 +73,7 @@ def test_batch_of_one(everything, read_metrics, tmp_path):
 
 @pytest.mark.parametrize("disc_type", ["patch", "stylegan"])
 def test_resume_is_exact_with_everything_on(disc_type, everything, read_metrics, tmp_path):
-    """Stopped within a window of the doctor: weights, averages, moments, LeCam and counts go on as they were."""
+    """Stopped within a window of the monitor: weights, averages, moments, LeCam and counts go on as they were."""
     options = {"usage_window": 3, "checkpointing_steps": 2, "max_train_steps": 6, "disc_type": disc_type}
     train_fqgan(everything(tmp_path / "whole", **options))
     shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")

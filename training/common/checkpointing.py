@@ -125,6 +125,7 @@ def load_checkpoint(
     Raises:
         ValueError: A file is missing or damaged, or the run is another one.
     """
+    # All that can be refused is refused before anything is loaded, and the hashes, which read every file, come last.
     manifest = read_checkpoint(path)
     check_resumable(path, manifest, state)
     if manifest["step"] > max_train_steps:
@@ -134,16 +135,22 @@ def load_checkpoint(
     if (ema is not None) != (EMA_FILE in manifest["files"]):
         raise ValueError(f"use_ema must be as in {path}, which was written {'with' if ema is None else 'without'} it")
     _check_files(path, manifest["files"])
+
+    # torch stores learning rate, betas, epsilon and decay inside an optimizer's state, and the base rates inside a
+    # scheduler's. Those of the run that wrote the checkpoint would silently win over the options of this one.
     own_settings = _settings(accelerator)
     try:
         accelerator.load_state(str(path))
         if ema is not None:
             _load_averages(ema, path, manifest["state"]["ema_optimization_step"], accelerator.device)
-    except Exception as error:  # each file is as it was written, so it is for something else
+    except Exception as error:  # the files are as they were written, so they belong to another model or optimizer
         raise ValueError(f"{path} does not fit this run: {first_line(error)}") from error
     _keep_settings(accelerator, own_settings)
+
+    # accelerate counts batches, and has just restored its count. Checkpoints are written between steps, so the count
+    # was a multiple of the batches per step *then*. With another number now, the first step would be too short.
     if accelerator.step % accelerator.gradient_accumulation_steps:
-        accelerator.step = 0  # counts batches, of which a step may now have another number
+        accelerator.step = 0
     return manifest["step"]
 
 
@@ -158,7 +165,7 @@ def _check_files(path: Path, files: dict[str, dict[str, Any]]) -> None:
 
 
 def _load_averages(ema: EMAModel, path: Path, optimization_step: int, device: torch.device) -> None:
-    tensors = load_file(path / EMA_FILE)
+    tensors = load_file(path / EMA_FILE)  # whole; under FSDP each process takes its shard, as its average has them
     averages = [
         distribute_tensor(tensors[str(i)].to(like.device), like.device_mesh, like.placements)
         if isinstance(like, DTensor)
@@ -182,6 +189,7 @@ def _keep_settings(accelerator: Accelerator, settings: list[list[dict[str, Any]]
     for optimizer, groups in zip(accelerator._optimizers, settings, strict=True):
         for group, own in zip(optimizer.param_groups, groups, strict=True):
             group.update(own)
+    # A schedule is a function of the step: with the curve of this run, at the step that was reached.
     for wrapped in accelerator._schedulers:
         scheduler = wrapped.scheduler
         groups = scheduler.optimizer.param_groups

@@ -1,7 +1,7 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""What a tokenizer training is and what it costs, as a block of text at its start: counted, not measured."""
+"""What a training costs, as a block of text at its start: counted, not measured. What the trainings share."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.training.common.arguments import TrainingArguments
 from fqgan_hf.training.common.loop import TrainingPlan
 
 
@@ -21,23 +21,29 @@ def count_parameters(module: nn.Module | None) -> int:
     return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
 
 
-def forward_flops(module: nn.Module, *inputs: torch.Tensor, **kwargs) -> int:
+def forward_flops(module: nn.Module, *inputs: torch.Tensor, **options: Any) -> int:
     """
-    Floating-point operations of a forward pass, a multiplication and an addition counting two.
+    Floating-point operations of a forward pass; a multiplication and an addition count as two.
 
     Shapes alone pass through the module: nothing is computed and nothing of it is copied.
 
     Args:
         module (`nn.Module`): Its matrix products, convolutions and attention count, other operations do not.
         inputs (`torch.Tensor`): Only their shapes and dtypes matter.
+        options: Its keyword arguments; of tensors, too, only shapes and dtypes matter.
     """
     tensors = [*module.named_parameters(), *module.named_buffers()]
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
         state = {name: torch.empty_like(tensor, device="cpu") for name, tensor in tensors}
-        inputs = tuple(torch.empty_like(tensor, device="cpu") for tensor in inputs)
+        inputs = tuple(_without_values(tensor) for tensor in inputs)
+        options = {name: _without_values(value) for name, value in options.items()}
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # the only kernel that counts on every device
-            torch.func.functional_call(module, state, inputs, kwargs)
+            torch.func.functional_call(module, state, inputs, options)
     return counter.get_total_flops()
+
+
+def _without_values(value: Any) -> Any:
+    return torch.empty_like(value, device="cpu") if isinstance(value, torch.Tensor) else value
 
 
 def readable(number: float, unit: str = "") -> str:
@@ -48,79 +54,31 @@ def readable(number: float, unit: str = "") -> str:
     return f"{number:.3g} {prefixes[0]}{unit}".rstrip()
 
 
-def flops_per_image(
-    model: FQGANModel,
-    resolution: int,
-    discriminator: nn.Module | None = None,
-    perceptual: nn.Module | None = None,
-    teachers: Sequence[nn.Module | None] = (),
-) -> tuple[float, float]:
+def cost_lines(
+    args: TrainingArguments, plan: TrainingPlan, per_image: str, total: float, weight_bytes: float
+) -> dict[str, str]:
     """
-    Floating-point operations of training on one image, before and after the discriminator has joined.
+    What the block at the start of every training says of its length and cost.
 
-    A training step is taken as three forward passes (one forward, two backward) of what learns; of frozen networks as
-    what their gradients need. Optimizers, operations other than matrix products and convolutions, and what
-    --gradient_checkpointing computes a second time are left out.
+    Args:
+        args (`TrainingArguments`), plan (`TrainingPlan`): The run's.
+        per_image (`str`): Operations of training on one image, in words.
+        total (`float`): Floating-point operations of the whole run.
+        weight_bytes (`float`): Of weights, gradients and moments in one process.
     """
-    image = torch.empty(1, 3, resolution, resolution)
-    before = 3 * forward_flops(model, image, return_losses=True)
-    if perceptual is not None:
-        # The distance is two passes, and the gradient to the reconstruction is about as much as one of them.
-        before += 1.5 * forward_flops(perceptual, image, image)
-    before += sum(forward_flops(teacher, image) for teacher in teachers if teacher is not None)
-    if discriminator is None:
-        return before, before
-    # A pass and its input gradient for the tokenizer; two passes with all gradients for the discriminator.
-    return before, before + 8 * forward_flops(discriminator, image)
-
-
-def describe_run(
-    args,
-    plan: TrainingPlan,
-    model: FQGANModel,
-    resolution: int,
-    flops: tuple[float, float],
-    discriminator: nn.Module | None = None,
-    perceptual: nn.Module | None = None,
-    teachers: Sequence[nn.Module | None] = (),
-) -> str:
-    """
-    Purpose, size, length and cost of a run, before any network is moved or wrapped; `flops` by `flops_per_image`.
-    """
-    config = model.config
-    height, width = model.grid_size(resolution, resolution)
-    teachers = [teacher for teacher in teachers if teacher is not None]
-    heads = count_parameters(model.feature_heads)
-    trained = {"tokenizer": count_parameters(model) - heads, "feature heads": heads}
-    trained["discriminator"] = count_parameters(discriminator)
-    frozen = {"perceptual": count_parameters(perceptual), "teachers": sum(map(count_parameters, teachers))}
-
-    before, after = flops
     images = plan.max_train_steps * plan.samples_per_step
-    with_game = max(0, plan.max_train_steps - args.disc_start) * plan.samples_per_step
-    total = images * before + with_game * (after - before)
-
-    weights = TRAINED_BYTES * sum(trained.values()) + FROZEN_BYTES * sum(frozen.values())
-    weights += AVERAGED_BYTES * (count_parameters(model) if args.use_ema else 0)
-
-    def listed(numbers: dict[str, int]) -> str:
-        return ", ".join(f"{name} {readable(number)}" for name, number in numbers.items() if number)
-
-    books = "1 codebook" if config.num_codebooks == 1 else f"{config.num_codebooks} codebooks"
-    lines = {
-        "run": args.config or "no preset",
-        "tokenizer": f"{books} of {config.codebook_size} x {config.codebook_dim}, f = {model.downsample_factor}: "
-        f"{resolution}x{resolution} pixels -> {config.num_codebooks} x {height}x{width} codes",
-        "trained": listed(trained) + " parameters",
-        "frozen": listed(frozen) + " parameters" if any(frozen.values()) else "nothing",
-        "data": f"{plan.num_samples:,} images, {plan.samples_per_step} a step, "
-        f"{plan.steps_per_epoch:,} steps an epoch",
+    recomputed = ", and a third more by --gradient_checkpointing" if args.gradient_checkpointing else ""
+    return {
+        "data": f"{plan.num_samples:,} images, {plan.samples_per_step} per step, {plan.steps_per_epoch:,} steps per "
+        "epoch",
         "length": f"{plan.max_train_steps:,} steps = {plan.max_train_steps / plan.steps_per_epoch:.3g} epochs = "
         f"{readable(images)} images",
-        "compute": f"about {readable(before, 'FLOP')} an image"
-        + (f", {readable(after, 'FLOP')} from step {args.disc_start:,} on" if after > before else "")
-        + f"; {readable(total, 'FLOP')} in all"
-        + (", and a third more by --gradient_checkpointing" if args.gradient_checkpointing else ""),
-        "memory": f"{readable(weights, 'B')} a process for fp32 weights, gradients, moments; activations come on top",
+        "compute": f"about {per_image}; {readable(total, 'FLOP')} in all{recomputed}",
+        "memory": f"{readable(weight_bytes, 'B')} per process for fp32 weights, gradients and moments; activations "
+        "come on top",
     }
+
+
+def as_block(lines: dict[str, str]) -> str:
+    """Named lines, indented and aligned."""
     return "\n".join(f"  {name:<10} {text}" for name, text in lines.items())

@@ -2,6 +2,7 @@
 """What the training loops share: the plan of steps, seeding and guarded updates."""
 
 import contextlib
+import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,15 +12,16 @@ import numpy as np
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.logging import get_logger
+from diffusers.configuration_utils import ConfigMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedConfig
 
 from fqgan_hf.failures import raise_if_interrupted
 from fqgan_hf.training.common.arguments import TrainingArguments
 from fqgan_hf.training.common.checkpointing import whole
-from fqgan_hf.training.common.model_config import model_fields
 from fqgan_hf.training.common.resuming import recorded_options
 from fqgan_hf.training.data.datasets import EpochSampler
 from fqgan_hf.training.data.streaming import StreamLoader
@@ -84,7 +86,7 @@ def state_of_run(
         data: With attributes `source` and `fingerprint`.
         model (`nn.Module`): As built, not wrapped.
     """
-    config = {name: getattr(model.config, name) for name in model_fields(type(model).__name__)}
+    config = {name: getattr(model.config, name) for name in own_config_fields(model)}
     return {
         "data": {"source": data.source, "fingerprint": data.fingerprint},
         "options": recorded_options(args),
@@ -92,6 +94,14 @@ def state_of_run(
         "precision": accelerator.mixed_precision,
         "model": json.loads(json.dumps(config)),  # tuples as they are read again
     }
+
+
+def own_config_fields(model: nn.Module) -> list[str]:
+    """Names of the fields that a model's configuration has of its own, those of the library's base class aside."""
+    if isinstance(model, ConfigMixin):  # diffusers: the arguments of the constructor
+        return list(inspect.signature(type(model).__init__).parameters)[1:]
+    own = [kind for kind in type(model.config).__mro__ if kind not in PreTrainedConfig.__mro__]
+    return [name for kind in reversed(own) for name in inspect.get_annotations(kind)]
 
 
 def build_dataloader(
@@ -222,3 +232,14 @@ def ema_weights(ema: EMAModel | None, model: nn.Module) -> Iterator[None]:
         yield
     finally:
         ema.restore(model.parameters())
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Within this the model is in evaluation mode; afterwards it is in the mode that it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield model
+    finally:
+        model.train(training)

@@ -118,8 +118,8 @@ def check_model(option: str, name: str, model_class: str | None = None) -> None:
         if not (path / "config.json").is_file():
             raise FileNotFoundError(f"{option} must be a folder with config.json and weights, got {name!r}")
         read_json(path / "config.json")
-        if model_class is not None and folder_kind(path) != model_class:
-            raise ValueError(f"{option} must be the folder of a {model_class}, {name!r} holds a {folder_kind(path)}")
+        if model_class is not None and (kind := folder_kind(path)).class_name != model_class:
+            raise ValueError(f"{option} must be the folder of a {model_class}, {name!r} holds a {kind}")
     elif path.exists():
         raise ValueError(f"{option} must be a folder or the name of a Hub repository, got the file {name!r}")
     elif not re.fullmatch(rf"{HUB_NAME}/{HUB_NAME}" if model_class else rf"({HUB_NAME}/)?{HUB_NAME}", name):

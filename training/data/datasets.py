@@ -1,5 +1,8 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""TODO."""
+"""The training datasets: crops and views of pictures, in an order that follows from the seed and the epoch alone.
+
+What pictures there are is `fqgan_hf.evaluation.images`' to say.
+"""
 
 from collections.abc import Iterator, Sequence
 

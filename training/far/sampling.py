@@ -2,73 +2,71 @@
 """Pictures of what a generator makes, during its training."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+from transformers import PreTrainedConfig
 
 from fqgan_hf.evaluation.pictures import image_grid
 from fqgan_hf.files import atomic_path
-from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
-from fqgan_hf.modeling.modeling_far import FARForImageGeneration
-from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.pipelines.pipeline_far import FARPipeline
+from fqgan_hf.modeling.code_sampling import SamplingSettings
+from fqgan_hf.pipelines.inference import generate_batches
 
+
+if TYPE_CHECKING:
+    from fqgan_hf.training.far.arguments import GeneratorArguments
 
 SAMPLES_PER_CLASS = 4
 SHOWN_CLASSES = 8  # where none are asked for
 
 
 def check_classes(classes: Sequence[int] | None, num_classes: int) -> list[int]:
-    """The classes to show, by default some that are spread over all."""
+    """The classes to show, by default some that are spread over all of them."""
     if classes is None:
-        return (
-            [i * num_classes // SHOWN_CLASSES for i in range(SHOWN_CLASSES)]
-            if num_classes > 8
-            else [*range(num_classes)]
-        )
+        number = min(num_classes, SHOWN_CLASSES)
+        return [i * num_classes // number for i in range(number)]
     for label in classes:
         if not 0 <= label < num_classes:
             raise ValueError(f"sample_classes must be in [0, {num_classes - 1}], got {label}")
     return list(classes)
 
 
-def save_samples(
-    model: FARForImageGeneration,
-    tokenizer: FQGANModel,
-    classes: Sequence[int],
-    guidance_scale: float,
-    seed: int,
-    path: Path,
-) -> None:
+@dataclass(frozen=True)
+class SampleGrid:
     """
-    Write a grid of generated images, a row a class; the same draws each time, so that pictures compare over steps.
+    A grid of generated images, one row per class: the same draws each time, so that pictures compare over the steps.
 
     Args:
-        model (`FARForImageGeneration`): Not wrapped; in training mode again afterwards, if it was.
-        tokenizer (`FQGANModel`): Whose codes the model makes.
         classes (`Sequence[int]`): Class ids.
-        guidance_scale (`float`): Of classifier-free guidance.
-        seed (`int`): Of the draws.
-        path (`Path`): PNG to write.
+        captions (`Sequence[str]`): Their names.
+        settings (`SamplingSettings`): How codes are sampled.
+        seed (`int`): Of the images, as `image_generator` has it.
+        folder (`Path`): Where `step-{step}.png` goes.
     """
-    training = model.training
-    pipe = FARPipeline(tokenizer, model.eval(), FQGANImageProcessor())
-    pipe.set_progress_bar_config(disable=True)
-    # A hash, since the generator reads 32 bits: other seeds must not give the same pictures in another place.
-    seeds = [
-        int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        for number in range(len(classes) * SAMPLES_PER_CLASS)
-    ]
-    generators = [torch.Generator().manual_seed(number) for number in seeds]
-    images = pipe(
-        class_labels=list(classes),
-        num_images_per_label=SAMPLES_PER_CLASS,
-        guidance_scale=guidance_scale,
-        generator=generators,
-    ).images
-    model.train(training)
-    rows = [images[i : i + SAMPLES_PER_CLASS] for i in range(0, len(images), SAMPLES_PER_CLASS)]
-    names = [str(model.config.id2label.get(label, label)) for label in classes]
-    with atomic_path(path) as temporary:
-        image_grid(rows, row_captions=names).save(temporary)
+
+    classes: Sequence[int]
+    captions: Sequence[str]
+    settings: SamplingSettings
+    seed: int
+    folder: Path
+
+    @classmethod
+    def from_arguments(cls, args: "GeneratorArguments", config: PreTrainedConfig) -> "SampleGrid":
+        """What `--sample_*` ask for, of a generator with this configuration."""
+        classes = check_classes(args.sample_classes, config.num_classes)
+        return cls(
+            classes,
+            [str(config.id2label.get(label, label)) for label in classes],
+            SamplingSettings(guidance_scale=args.sample_guidance_scale),
+            args.seed,
+            Path(args.output_dir, "samples"),
+        )
+
+    def save(self, pipe: Any, step: int) -> None:
+        """Generate the images by a pipeline, whose model is in evaluation mode, and write the picture."""
+        labels = [label for label in self.classes for _ in range(SAMPLES_PER_CLASS)]
+        (images,) = generate_batches(pipe, labels, seed=self.seed, batch_size=len(labels), settings=self.settings)
+        rows = [images[i : i + SAMPLES_PER_CLASS] for i in range(0, len(images), SAMPLES_PER_CLASS)]
+        with atomic_path(self.folder / f"step-{step:08d}.png") as temporary:
+            image_grid(rows, row_captions=self.captions).save(temporary)

@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The collapse doctor: watches how codebooks are used during training, and may give unused codes a second life.
+"""The codebook monitor: how well codebooks are utilized during training, and the revival of codes that are not used.
 
 Shapes: B batch, K codebooks, V codebook size, d code dimension, h w grid, P positions of all processes.
 """
@@ -18,15 +18,15 @@ from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 
 
 @dataclass
-class Diagnosis:
+class Utilization:
     """
-    What a window of steps showed.
+    How the codebooks were utilized over a window of steps.
 
     Args:
         scalars (`dict[str, float]`): `usage/{k}` (share of the codes that occurred), `perplexity/{k}`, and for every
             two codebooks `overlap/{i}-{j}` (mutual information of the codes of the last batch, normalised and
             adjusted for chance).
-        warnings (`list[str]`): A sentence for each finding beyond its threshold.
+        warnings (`list[str]`): A sentence for each figure beyond its threshold.
         unused (`torch.BoolTensor` of shape `(num_codebooks, codebook_size)`): Codes that did not occur.
     """
 
@@ -35,12 +35,12 @@ class Diagnosis:
     unused: torch.Tensor | None = None
 
 
-class CollapseDoctor(nn.Module):
+class CodebookMonitor(nn.Module):
     """
     Counts codes over a window of steps and all processes.
 
-    A module so that checkpoints carry its counts; it has no parameters. Counting stays on the device and needs no
-    message; `synchronize` adds the processes' counts, at the end of a window and before each checkpoint.
+    It is a module so that checkpoints carry its counts; it has no parameters. Counting stays on the device and needs
+    no communication; `synchronize` adds up the processes' counts, at the end of a window and before each checkpoint.
 
     Args:
         num_codebooks (`int`): K.
@@ -79,9 +79,9 @@ class CollapseDoctor(nn.Module):
         self.pending.zero_()
 
     @torch.no_grad()
-    def examine(self, accelerator: Accelerator, codes: torch.Tensor) -> Diagnosis:
+    def close_window(self, accelerator: Accelerator, codes: torch.Tensor) -> Utilization:
         """
-        End the window: say what it showed and begin another; every process calls this.
+        Report the utilization over the window and begin another; every process calls this.
 
         Args:
             accelerator (`Accelerator`): Of the run.
@@ -97,25 +97,25 @@ class CollapseDoctor(nn.Module):
         num_used = (counts > 0).sum(1).tolist()
         frequencies = counts.double() / max(positions, 1)
         perplexities = torch.special.entr(frequencies).sum(1).exp().tolist()
-        diagnosis = Diagnosis({}, unused=counts == 0)
+        utilization = Utilization({}, unused=counts == 0)
         for k, (used, perplexity) in enumerate(zip(num_used, perplexities, strict=True)):
-            diagnosis.scalars[f"usage/{k}"] = used / size
-            diagnosis.scalars[f"perplexity/{k}"] = perplexity
+            utilization.scalars[f"usage/{k}"] = used / size
+            utilization.scalars[f"perplexity/{k}"] = perplexity
             if used < self.min_usage * possible or perplexity < self.min_perplexity * possible:
-                diagnosis.warnings.append(
-                    f"codebook {k} collapses: {used} of {size} codes occurred in {positions} positions, "
+                utilization.warnings.append(
+                    f"codebook {k} collapses: {used} of {size} codes occurred at {positions} positions, "
                     f"perplexity {perplexity:.1f}. --revive_dead_codes, a larger --entropy_weight or a smaller "
                     "--learning_rate may help"
                 )
         for i in range(num_codebooks):
             for j in range(i + 1, num_codebooks):
-                diagnosis.scalars[f"overlap/{i}-{j}"] = value = overlap[i, j].item()
+                utilization.scalars[f"overlap/{i}-{j}"] = value = overlap[i, j].item()
                 if value > self.max_overlap:
-                    diagnosis.warnings.append(
-                        f"codebooks {i} and {j} say the same: overlap {value:.2f}. A larger "
+                    utilization.warnings.append(
+                        f"codebooks {i} and {j} are redundant: overlap {value:.2f}. A larger "
                         "--disentanglement_weight may help"
                     )
-        return diagnosis
+        return utilization
 
 
 @torch.no_grad()
@@ -129,10 +129,9 @@ def revive_codes(
     seed: tuple[int, ...],
 ) -> dict[str, float]:
     """
-    Put unused codes where the encoder's outputs for the current batch are, as SoundStream does; all processes alike.
+    Move unused codes to where the encoder's outputs for the current batch are, as SoundStream does.
 
-    A code that moves forgets its gradient's moments, and moves in the average of the weights too. At most one code
-    goes to each position.
+    Every process calls this, and all of them move the same codes to the same places.
 
     Args:
         accelerator (`Accelerator`): Of the run.
@@ -148,23 +147,33 @@ def revive_codes(
 
     Source: arXiv 2107.03312, section III-C.
     """
+    # The candidates: the encoder's outputs of the whole batch, the same on every process after `gather`, and of unit
+    # length, as the lookup sees codes.
     with accelerator.autocast():
-        latents = model.encode_features(pixel_values)
+        latents = model.encode_features(pixel_values)  # (B, K, d, h, w)
     latents = accelerator.gather(latents.float().contiguous()).permute(1, 0, 3, 4, 2).flatten(1, 3)  # (K, P, d)
     latents = F.normalize(latents, dim=-1)
+    # A CPU generator of its own: the draws are equal on all processes and in a resumed run, and disturb no others.
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
-    embedding = model.quantizer.embedding
-    tensors = [value for value in optimizer.state[embedding].values() if value.shape == embedding.shape]
+
+    # What else of a code must not stay behind when it moves: Adam's moments, which would push it back along the
+    # gradients of its old place, and its row in the averaged weights, which are validated and saved. Adam's step
+    # counter is a scalar, and of another shape.
+    embedding = model.quantizer.embedding  # (K, V, d)
+    moments = [value for value in optimizer.state[embedding].values() if value.shape == embedding.shape]
     shadows = zip(ema.shadow_params, model.parameters(), strict=True) if ema is not None else ()
-    averaged = [shadow for shadow, parameter in shadows if parameter is embedding]
+    averages = [shadow for shadow, parameter in shadows if parameter is embedding]
+
     scalars = {}
     for k, mask in enumerate(unused):
+        # At most one code per position: two at the same place would again be told apart by nothing. Where there are
+        # more unused codes than positions, a random choice of them moves, and the rest wait for the next window.
         codes, positions = mask.nonzero()[:, 0], torch.randperm(latents.shape[1], generator=generator)
         codes = codes[torch.randperm(len(codes), generator=generator)][: len(positions)].to(embedding.device)
         rows = latents[k, positions[: len(codes)].to(latents.device)]
-        for tensor in tensors:
-            tensor[k, codes] = 0
-        for tensor in (embedding, *averaged):
-            tensor[k, codes] = rows.to(tensor.dtype)
+        for moment in moments:
+            moment[k, codes] = 0
+        for weight in (embedding, *averages):
+            weight[k, codes] = rows.to(weight.dtype)
         scalars[f"revived/{k}"] = float(len(codes))
     return scalars

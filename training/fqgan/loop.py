@@ -18,7 +18,6 @@ from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pretrained import build_from_config, load_pretrained
 from fqgan_hf.training.common.arguments import load_model_config
 from fqgan_hf.training.common.checkpointing import load_checkpoint, save_checkpoint
-from fqgan_hf.training.common.costs import describe_run, flops_per_image
 from fqgan_hf.training.common.loop import (
     GuardedUpdate,
     TrainingPlan,
@@ -35,7 +34,8 @@ from fqgan_hf.training.common.model_config import check_config_keys
 from fqgan_hf.training.common.publishing import save_model
 from fqgan_hf.training.data.datasets import AugmentedImages, split_indices
 from fqgan_hf.training.fqgan.adversary import Adversary, build_discriminator
-from fqgan_hf.training.fqgan.codebook_monitor import CollapseDoctor, revive_codes
+from fqgan_hf.training.fqgan.codebook_monitor import CodebookMonitor, revive_codes
+from fqgan_hf.training.fqgan.costs import TokenizerNetworks, describe_run, flops_per_image
 from fqgan_hf.training.fqgan.losses import TokenizerLossWeights, representation_losses, tokenizer_loss
 from fqgan_hf.training.fqgan.perceptual import load_perceptual
 from fqgan_hf.training.fqgan.teachers import Teacher, add_feature_dims, load_teachers
@@ -49,6 +49,12 @@ logger = get_logger(__name__)
 
 
 def build_model(args: "TrainFQGANArguments", teachers: Sequence[Teacher | None]) -> FQGANModel:
+    """
+    The tokenizer that the options name, pretrained or new, with a feature head for each teacher.
+
+    Raises:
+        ValueError: Its configuration does not fit the teachers or RGB images, or no model can be built from it.
+    """
     if args.pretrained_model_name_or_path is not None:
         model = load_pretrained(FQGANModel, args.pretrained_model_name_or_path, "pretrained_model_name_or_path")
         given = model.config.feature_dims or [None] * model.config.num_codebooks
@@ -98,9 +104,10 @@ def train_tokenizer(accelerator: Accelerator, args: "TrainFQGANArguments", resum
     dataloader = build_dataloader(dataset, plan, args, args.dataloader_num_workers)
     held_out = ProcessedImages(held_out_images, held_out[: args.max_validation_samples], processor)
     held_out_loader = DataLoader(held_out, args.train_batch_size, num_workers=args.dataloader_num_workers)
-    flops = flops_per_image(model, resolution, discriminator, perceptual, teachers)
+    networks = TokenizerNetworks(model, discriminator, perceptual, teachers)
+    flops = flops_per_image(networks, resolution)
     if accelerator.is_main_process:
-        print(describe_run(args, plan, model, resolution, flops, discriminator, perceptual, teachers), flush=True)
+        print(describe_run(args, plan, networks, resolution, flops), flush=True)
 
     optimizer = build_optimizer(model, args, args.learning_rate)
     scheduler = build_scheduler(optimizer, args, plan)
@@ -117,19 +124,13 @@ def train_tokenizer(accelerator: Accelerator, args: "TrainFQGANArguments", resum
     if discriminator is not None:
         adversary = Adversary(accelerator, args, plan, discriminator, bare_model.decoder.conv_out.weight)
     config = bare_model.config
-    doctor = CollapseDoctor(
+    monitor = CodebookMonitor(
         config.num_codebooks, config.codebook_size, args.warn_usage, args.warn_perplexity, args.warn_overlap
     )
-    doctor = accelerator.prepare_model(doctor, evaluation_mode=True)  # to place and to save: it has no parameters
+    monitor = accelerator.prepare_model(monitor, evaluation_mode=True)  # to place and to save: it has no parameters
     for network in filter(None, (perceptual, ema, *teachers)):
         network.to(accelerator.device)
-    weights = TokenizerLossWeights(
-        args.reconstruction_weight,
-        args.codebook_weight,
-        args.commitment_weight,
-        args.entropy_weight,
-        args.disentanglement_weight,
-    )
+    weights = TokenizerLossWeights.from_arguments(args)
     first_step = load_checkpoint(accelerator, resume, state, plan.max_train_steps, ema) if resume else 0
     update = GuardedUpdate(accelerator, args)
 
@@ -164,7 +165,7 @@ def train_tokenizer(accelerator: Accelerator, args: "TrainFQGANArguments", resum
             if adversarial:
                 scalars.update(adversary.train(pixel_values, output.sample, update, batch["index"]))
         log.add(scalars)
-        doctor.observe(output.codes)
+        monitor.observe(output.codes)
         if not accelerator.sync_gradients:
             continue
 
@@ -175,24 +176,23 @@ def train_tokenizer(accelerator: Accelerator, args: "TrainFQGANArguments", resum
             ema.step(bare_model.parameters())
         seen = {}
         if step % args.usage_window == 0 or last:
-            diagnosis = doctor.examine(accelerator, output.codes)
-            seen = diagnosis.scalars
-            for warning in diagnosis.warnings:
+            utilization = monitor.close_window(accelerator, output.codes)
+            seen = utilization.scalars
+            for warning in utilization.warnings:
                 logger.warning(f"Step {step}: {warning}")
             if args.revive_dead_codes and not last:
                 where = (args.seed, step)
                 seen.update(
-                    revive_codes(accelerator, bare_model, optimizer, ema, diagnosis.unused, pixel_values, where)
+                    revive_codes(accelerator, bare_model, optimizer, ema, utilization.unused, pixel_values, where)
                 )
         if step % args.logging_steps == 0 or seen:
             log.write_means(step, learning_rate=scheduler.get_last_lr()[0], **seen)
         if len(held_out) and (step % args.validation_steps == 0 or last):
             with ema_weights(ema, bare_model):
-                log.write(
-                    step, validate(accelerator, model, held_out_loader, Path(args.output_dir, "validation"), step)
-                )
+                pictures = Path(args.output_dir, "validation")
+                log.write(step, validate(accelerator, bare_model, held_out_loader, pictures, step))
         if step % args.checkpointing_steps == 0:
-            doctor.synchronize(accelerator)
+            monitor.synchronize(accelerator)
             save_checkpoint(accelerator, args.output_dir, step, state, ema, args.checkpoints_total_limit)
 
     # Save

@@ -5,8 +5,8 @@ Shapes: B batch, C channels, H W pixels, K codebooks, D feature width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,9 @@ class TokenizerLossWeights:
     """
     Weights of the terms that need no other network; the defaults are the published ones.
 
+    `reconstruction` is the error on pixels. The others have the names of the quantizer's terms in `FQGANLosses`: that
+    name is what joins a term, its weight here, the option `--{name}_weight` and the log's `loss/{name}`.
+
     Source: arXiv 2411.16681, section 3 and its public configuration.
     """
 
@@ -33,6 +36,11 @@ class TokenizerLossWeights:
     commitment: float = 0.25
     entropy: float = 0.03
     disentanglement: float = 0.1
+
+    @classmethod
+    def from_arguments(cls, args: Any) -> "TokenizerLossWeights":
+        """The weights that options give: of each field `{name}_weight`."""
+        return cls(**{field.name: getattr(args, f"{field.name}_weight") for field in fields(cls)})
 
 
 def tokenizer_loss(
@@ -51,22 +59,27 @@ def tokenizer_loss(
         reconstruction (`str`): `"l2"` or `"l1"`, mean over pixels and channels.
 
     Returns:
-        `tuple`: the loss, a scalar; and its terms *before* weighting under the names `loss/reconstruction`,
-        `loss/codebook/{k}`, `loss/commitment/{k}`, `loss/entropy/{k}`, `loss/disentanglement`.
+        `tuple`: the loss, a scalar; and its terms *before* weighting under the names `loss/reconstruction`, and for
+        each field of `output.losses` `loss/{name}/{k}` if it has one value per codebook, else `loss/{name}`.
+
+    Raises:
+        ValueError: The quantizer gives a term that has no weight.
     """
     error = RECONSTRUCTION_LOSSES[reconstruction](output.sample.float(), pixel_values.float())
-    losses = output.losses
-    loss = (
-        weights.reconstruction * error
-        + weights.codebook * losses.codebook.sum()
-        + weights.commitment * losses.commitment.sum()
-        + weights.entropy * losses.entropy.sum()
-        + weights.disentanglement * losses.disentanglement
-    )
-    scalars = {"loss/reconstruction": error.detach(), "loss/disentanglement": losses.disentanglement.detach()}
-    for name in ("codebook", "commitment", "entropy"):
-        for k, value in enumerate(getattr(losses, name).detach()):
-            scalars[f"loss/{name}/{k}"] = value
+    loss = weights.reconstruction * error
+    scalars = {"loss/reconstruction": error.detach()}
+    for name in (field.name for field in fields(output.losses)):
+        if not hasattr(weights, name):
+            raise ValueError(
+                f"the quantizer's loss term {name!r} has no weight: {type(weights).__name__} needs a field of that "
+                f"name, and the training script an option {name}_weight"
+            )
+        term = getattr(output.losses, name)
+        loss = loss + getattr(weights, name) * term.sum()
+        if term.ndim == 0:
+            scalars[f"loss/{name}"] = term.detach()
+        else:
+            scalars.update((f"loss/{name}/{k}", value) for k, value in enumerate(term.detach()))
     return loss, scalars
 
 

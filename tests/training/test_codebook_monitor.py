@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The collapse doctor: what it counts, when it warns, and what it does to unused codes."""
+"""The codebook monitor: what it counts, when it warns, and what it does to unused codes."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from diffusers.training_utils import EMAModel
 
 from fqgan_hf.evaluation.codebooks import CodebookUsage, codebook_overlap
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.fqgan.codebook_monitor import CollapseDoctor, revive_codes
+from fqgan_hf.training.fqgan.codebook_monitor import CodebookMonitor, revive_codes
 
 
 @pytest.fixture
@@ -18,51 +18,51 @@ def accelerator() -> Accelerator:
 
 
 def test_a_window_is_what_analysis_says_of_its_codes(accelerator):
-    doctor, usage = CollapseDoctor(2, 16), CodebookUsage(2, 16)
+    monitor, usage = CodebookMonitor(2, 16), CodebookUsage(2, 16)
     for _ in range(3):
         codes = torch.randint(0, 9, (2, 2, 4, 4))
-        doctor.observe(codes)
+        monitor.observe(codes)
         usage.update(codes)
-    diagnosis = doctor.examine(accelerator, codes)
+    utilization = monitor.close_window(accelerator, codes)
     for k in range(2):
-        assert diagnosis.scalars[f"usage/{k}"] == pytest.approx(usage.usage[k].item())
-        assert diagnosis.scalars[f"perplexity/{k}"] == pytest.approx(usage.perplexity[k].item())
-    assert diagnosis.scalars["overlap/0-1"] == pytest.approx(codebook_overlap(codes, adjusted=True)[0, 1].item())
-    assert torch.equal(diagnosis.unused, usage.counts == 0) and diagnosis.unused.any()
-    assert diagnosis.warnings == []
-    assert doctor.counts.sum() == doctor.pending.sum() == 0, "the next window begins empty"
+        assert utilization.scalars[f"usage/{k}"] == pytest.approx(usage.usage[k].item())
+        assert utilization.scalars[f"perplexity/{k}"] == pytest.approx(usage.perplexity[k].item())
+    assert utilization.scalars["overlap/0-1"] == pytest.approx(codebook_overlap(codes, adjusted=True)[0, 1].item())
+    assert torch.equal(utilization.unused, usage.counts == 0) and utilization.unused.any()
+    assert utilization.warnings == []
+    assert monitor.counts.sum() == monitor.pending.sum() == 0, "the next window begins empty"
 
 
 def test_checkpoints_carry_what_was_synchronized(accelerator):
-    doctor = CollapseDoctor(1, 4)
-    doctor.observe(torch.tensor([[[[0, 1], [1, 3]]]]))
-    doctor.synchronize(accelerator)
-    assert list(doctor.state_dict()) == ["counts"]
-    assert doctor.state_dict()["counts"].tolist() == [[1, 2, 0, 1]]
-    doctor.synchronize(accelerator)
-    assert doctor.counts.sum() == 4, "nothing is counted twice"
+    monitor = CodebookMonitor(1, 4)
+    monitor.observe(torch.tensor([[[[0, 1], [1, 3]]]]))
+    monitor.synchronize(accelerator)
+    assert list(monitor.state_dict()) == ["counts"]
+    assert monitor.state_dict()["counts"].tolist() == [[1, 2, 0, 1]]
+    monitor.synchronize(accelerator)
+    assert monitor.counts.sum() == 4, "nothing is counted twice"
 
 
 def test_warnings(accelerator):
-    doctor = CollapseDoctor(3, 256, min_usage=0.1, min_perplexity=0.02)
+    monitor = CodebookMonitor(3, 256, min_usage=0.1, min_perplexity=0.02)
     healthy = torch.randint(0, 256, (4, 1, 16, 16))
     lopsided = torch.where(torch.rand(4, 1, 16, 16) < 0.95, 0, healthy)  # many codes occur, one of them rules
     codes = torch.cat([healthy, torch.full_like(healthy, 7), lopsided], dim=1)
-    doctor.observe(codes)
-    first, second = CollapseDoctor.examine(doctor, accelerator, codes).warnings
-    assert "codebook 1 collapses: 1 of 256 codes occurred in 1024 positions, perplexity 1.0" in first
+    monitor.observe(codes)
+    first, second = monitor.close_window(accelerator, codes).warnings
+    assert "codebook 1 collapses: 1 of 256 codes occurred at 1024 positions, perplexity 1.0" in first
     assert "codebook 2 collapses" in second
 
-    doctor = CollapseDoctor(2, 256)
-    doctor.observe(codes := torch.cat([healthy, 255 - healthy], dim=1))
-    (warning,) = doctor.examine(accelerator, codes).warnings
-    assert "codebooks 0 and 1 say the same: overlap 1.00" in warning
+    monitor = CodebookMonitor(2, 256)
+    monitor.observe(codes := torch.cat([healthy, 255 - healthy], dim=1))
+    (warning,) = monitor.close_window(accelerator, codes).warnings
+    assert "codebooks 0 and 1 are redundant: overlap 1.00" in warning
 
 
 def test_few_positions_are_no_collapse(accelerator):
-    doctor = CollapseDoctor(1, 16384)
-    doctor.observe(codes := torch.randperm(16384)[:64].view(1, 1, 8, 8))
-    assert doctor.examine(accelerator, codes).warnings == []
+    monitor = CodebookMonitor(1, 16384)
+    monitor.observe(codes := torch.randperm(16384)[:64].view(1, 1, 8, 8))
+    assert monitor.close_window(accelerator, codes).warnings == []
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_the_draw_depends_on_the_seed_alone(trained, accelerator):
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
 
 
-def test_at_most_one_code_a_position(trained, accelerator):
+def test_at_most_one_code_per_position(trained, accelerator):
     model, optimizer, _, images = trained
     unused = torch.ones(2, 32, dtype=torch.bool)
     scalars = revive_codes(accelerator, model, optimizer, None, unused, images[:1], (0, 0))
