@@ -137,7 +137,7 @@ def our_lookup(codebook: torch.Tensor, optimized: bool = False):
 
     def lookup(z):
         batch, positions, dim = z.shape
-        return quantizer(z.transpose(1, 2).reshape(batch, 1, dim, positions, 1))[2].flatten(1)
+        return quantizer(z.transpose(1, 2).reshape(batch, 1, dim, positions, 1)).codes.flatten(1)
 
     return lookup
 

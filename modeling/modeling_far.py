@@ -29,6 +29,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .cache_far import FARCache
 from .checkpoint_checks import require_complete, require_fitting_files
+from .checkpoint_files import weight_files
 from .conditioning import check_condition
 from .configuration_far import FARConfig
 from .generation_far import FARGenerationMixin
@@ -171,7 +172,7 @@ class FARPreTrainedModel(PreTrainedModel):
             config = config if isinstance(config, PreTrainedConfig) else cls.config_class.from_pretrained(str(folder))
             with torch.device("meta"):
                 model = cls(config)
-            require_fitting_files(model, folder, "model", kwargs.get("variant"))
+            require_fitting_files(model, weight_files(folder, "model", kwargs.get("variant")), folder)
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         require_complete(model, info, str(pretrained_model_name_or_path))
         return (model, info) if with_info else model

@@ -11,48 +11,26 @@ D width of the trunk's output, C latent channels. Codebooks come visual first, t
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.activations import ACT2CLS
-from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, Encoder
 from diffusers.models.autoencoders.vq_model import VQModel
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.upsampling import Upsample2D
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
+from .blocks_fqgan import CodebookBranch, FeatureHead, adopt_inference_forwards
 from .checkpoint_checks import require_complete, require_fitting_files
-from .configuration_checks import Setting, check_names, check_setting
-from .quantizer_fqgan import FactorizedQuantizer, FQGANLosses
+from .checkpoint_files import weight_files
+from .configuration_checks import check_names
+from .configuration_fqgan import SETTINGS, check_config
+from .quantizer_fqgan import FactorizedQuantizer, FQGANLosses, maps_to_rows, rows_to_maps
 
 
 # Pixels of the images that one slice holds under `enable_slicing`: four of 256 x 256, one from 512 x 512 on.
 SLICE_PIXELS = 512 * 512
-# What a configuration may ask for; see `configuration_checks`.
-WIDTH = Setting(int, 1, 2**16)
-MAX_LEVELS = 10
-SETTINGS = {
-    "in_channels": Setting(int, 1, 1024),
-    "out_channels": Setting(int, 1, 1024),
-    "layers_per_block": Setting(int, 1, 64),
-    "latent_channels": WIDTH,
-    "norm_num_groups": WIDTH,
-    "sample_size": Setting(int, 1, 2**14),
-    "num_codebooks": Setting(int, 1, 64),
-    "codebook_size": Setting(int, 1, 2**24),
-    "codebook_dim": Setting(int, 1, 4096),
-    "adapter_num_layers": Setting(int, 0, 64, optional=True),
-    "adapter_num_heads": Setting(int, 1, 1024),
-    "feature_num_layers": Setting(int, 1, 64),
-    "feature_num_heads": Setting(int, 1, 1024),
-    "entropy_temperature": Setting(float, 1e-6, 1e6),
-}
-# Low-resolution positions in a batch from which the upsampling kernel is worth its making.
-MIN_TRANSPOSED_POSITIONS = 1024
 
 
 @dataclass
@@ -99,135 +77,6 @@ class FQGANOutput(BaseOutput):
     feature_predictions: tuple[torch.Tensor | None, ...] | None = None
 
 
-class InPlaceResnetBlock2D(ResnetBlock2D):
-    """diffusers' residual block; without gradients it keeps no intermediate results and skips a division by one."""
-
-    def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor | None = None) -> torch.Tensor:
-        if torch.is_grad_enabled():
-            return super().forward(input_tensor, temb)
-        hidden_states = self.conv1(F.silu(self.norm1(input_tensor), inplace=True))
-        hidden_states = self.conv2(F.silu(self.norm2(hidden_states), inplace=True))
-        if self.conv_shortcut is not None:
-            input_tensor = self.conv_shortcut(input_tensor)
-        return hidden_states.add_(input_tensor)
-
-
-class TransposedUpsample2D(Upsample2D):
-    """diffusers' nearest upsampling and 3x3 convolution; on a CPU without gradients one transposed convolution.
-
-    An output pixel's nine taps fall on four input pixels. Adding up the weights that meet leaves a 4x4 kernel of
-    stride 2: 4/9 of the multiplications, no upsampled map, and the same values up to rounding.
-    """
-
-    def forward(self, hidden_states: torch.Tensor, output_size=None) -> torch.Tensor:
-        weight = self.conv.weight
-        batch, _, height, width = hidden_states.shape
-        if (
-            torch.is_grad_enabled()
-            or hidden_states.device.type != "cpu"
-            or hidden_states.dtype != weight.dtype  # autocast, layerwise casting: the convolution's own business
-            or batch * height * width < MIN_TRANSPOSED_POSITIONS
-        ):
-            return super().forward(hidden_states, output_size)
-        # Kernel axes first, so that the sums run over contiguous channels; in fp32, to round once.
-        kernel = weight.permute(2, 3, 1, 0).flip(0, 1).float()
-        kernel = F.pad(kernel, (0, 0, 0, 0, 1, 1, 1, 1))
-        kernel = kernel[1:] + kernel[:-1]
-        kernel = (kernel[:, 1:] + kernel[:, :-1]).permute(2, 3, 0, 1).to(weight.dtype)
-        return F.conv_transpose2d(hidden_states, kernel, self.conv.bias, stride=2, padding=1)
-
-
-def _adopt_inference_forwards(module: nn.Module) -> None:
-    """Give the library's blocks in `module` the classes above: same weights, names and training, faster inference."""
-    for block in module.modules():
-        if type(block) is ResnetBlock2D and isinstance(block.nonlinearity, nn.SiLU):
-            block.__class__ = InPlaceResnetBlock2D
-        elif type(block) is Upsample2D:
-            block.__class__ = TransposedUpsample2D
-
-
-class TokenTransformer(nn.Module):
-    """Learned positions, LayerNorm, pre-LN transformer blocks, LayerNorm, over `(batch, positions, dim)` tokens.
-
-    Positions form a grid, after `num_prefix_tokens` tokens without a place in it, and are interpolated bicubically
-    when the grid differs from the trained one.
-    """
-
-    def __init__(self, dim: int, num_layers: int, num_heads: int, grid: int, num_prefix_tokens: int = 0):
-        super().__init__()
-        self.grid = grid
-        self.num_prefix_tokens = num_prefix_tokens
-        self.position_embedding = nn.Parameter(torch.randn(num_prefix_tokens + grid * grid, dim) * dim**-0.5)
-        self.norm_in = nn.LayerNorm(dim)
-        self.blocks = nn.ModuleList(
-            BasicTransformerBlock(dim, num_heads, dim // num_heads, activation_fn="gelu", attention_bias=True)
-            for _ in range(num_layers)
-        )
-        self.norm_out = nn.LayerNorm(dim)
-        self.gradient_checkpointing = False
-
-    def positions(self, height: int, width: int) -> torch.Tensor:
-        if (height, width) == (self.grid, self.grid):
-            return self.position_embedding
-        prefix, grid = self.position_embedding.split([self.num_prefix_tokens, self.grid * self.grid])
-        grid = grid.T.reshape(1, -1, self.grid, self.grid)
-        # In fp32: bicubic interpolation has no bf16 kernel everywhere, and positions are few.
-        grid = F.interpolate(grid.float(), (height, width), mode="bicubic", align_corners=False).to(prefix.dtype)
-        return torch.cat([prefix, grid.flatten(2)[0].T])
-
-    def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        hidden_states = self.norm_in(tokens + self.positions(height, width))
-        for block in self.blocks:
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                hidden_states = self._gradient_checkpointing_func(block, hidden_states)
-            else:
-                hidden_states = block(hidden_states)
-        return self.norm_out(hidden_states)
-
-
-class CodebookBranch(nn.Module):
-    """From the shared trunk to one codebook's space: adapter (paper: factorized adapter), output convs, projection.
-
-    There is no residual connection around the adapter.
-    """
-
-    def __init__(self, dim, latent_channels, codebook_dim, num_layers, num_heads, grid, norm_num_groups):
-        super().__init__()
-        self.adapter = TokenTransformer(dim, num_layers, num_heads, grid) if num_layers > 0 else None
-        self.conv_norm_out = nn.GroupNorm(norm_num_groups, dim, eps=1e-6)
-        self.conv_out = nn.Conv2d(dim, latent_channels, 3, padding=1)
-        self.quant_conv = nn.Conv2d(latent_channels, codebook_dim, 1)
-
-    def forward(self, trunk: torch.Tensor) -> torch.Tensor:
-        """`(B, D, h, w)` -> `(B, d, h, w)`."""
-        if self.adapter is not None:
-            height, width = trunk.shape[-2:]
-            tokens = self.adapter(trunk.flatten(2).transpose(1, 2), height, width)
-            trunk = tokens.transpose(1, 2).reshape(trunk.shape)
-        return self.quant_conv(self.conv_out(F.silu(self.conv_norm_out(trunk))))
-
-
-class FeatureHead(nn.Module):
-    """Predicts a teacher's feature from one codebook's codes: `(B, d, h, w)` -> `(B, 1 + h * w, W)`; token 0 counts.
-
-    Source: arXiv 2411.16681, section 3.2, "representation learning".
-    """
-
-    def __init__(self, codebook_dim: int, feature_dim: int, num_layers: int, num_heads: int, grid: int):
-        super().__init__()
-        self.upscale = nn.Sequential(
-            nn.Linear(codebook_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, feature_dim)
-        )
-        self.class_embedding = nn.Parameter(torch.randn(1, feature_dim) * feature_dim**-0.5)
-        self.transformer = TokenTransformer(feature_dim, num_layers, num_heads, grid, num_prefix_tokens=1)
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        height, width = latents.shape[-2:]
-        tokens = self.upscale(latents.flatten(2).transpose(1, 2))
-        tokens = torch.cat([self.class_embedding.expand(tokens.shape[0], -1, -1), tokens], dim=1)
-        return self.transformer(tokens, height, width)
-
-
 class FQGANModel(VQModel):
     r"""
     Image tokenizer with K factorized codebooks: Dual (2), Triple (3), any K >= 1; K = 1 is the VQGAN baseline.
@@ -236,7 +85,7 @@ class FQGANModel(VQModel):
         in_channels, out_channels (`int`, *optional*, defaults to 3): Channels of the image.
         block_out_channels (`tuple[int, ...]`, *optional*, defaults to `(128, 128, 256, 256, 512)`):
             Width of each resolution level. The downsampling factor is f = 2^(levels - 1).
-        layers_per_block (`int`, *optional*, defaults to 2): Residual blocks a level (one more in the decoder).
+        layers_per_block (`int`, *optional*, defaults to 2): Residual blocks per level (one more in the decoder).
         act_fn (`str`, *optional*, defaults to `"silu"`): Activation of the residual blocks.
         latent_channels (`int`, *optional*, defaults to 256): Channels between the trunk and the codes, on both sides.
         norm_num_groups (`int`, *optional*, defaults to 32): Groups of the group normalisation.
@@ -286,7 +135,7 @@ class FQGANModel(VQModel):
     ):
         # Not VQModel.__init__: it would register its own arguments over ours and build another quantizer.
         super(VQModel, self).__init__()
-        _check_config(self.config)
+        check_config(self.config)
         if adapter_num_layers is None:
             adapter_num_layers = 0 if num_codebooks == 1 else 6
             self.register_to_config(adapter_num_layers=adapter_num_layers)
@@ -327,7 +176,7 @@ class FQGANModel(VQModel):
             norm_num_groups=norm_num_groups,
             act_fn=act_fn,
         )
-        _adopt_inference_forwards(self)
+        adopt_inference_forwards(self)
         self.use_slicing = False
 
     @property
@@ -385,7 +234,7 @@ class FQGANModel(VQModel):
             output = self._encode(pixel_values, return_losses)
         return output if return_dict else output.to_tuple()
 
-    def _encode(self, pixel_values, return_losses):
+    def _encode(self, pixel_values: torch.Tensor, return_losses: bool) -> FQGANEncoderOutput:
         features = self.encode_features(pixel_values)
         # NaN is nearest to some code, too. Training has its own way with steps that are not finite.
         if not return_losses and not torch.compiler.is_compiling() and not features.isfinite().all():
@@ -393,21 +242,24 @@ class FQGANModel(VQModel):
                 f"the latents of these images are not finite: pixel_values hold NaN or infinity, or weights overflow "
                 f"in {self.dtype}"
             )
-        latents, to_codebooks, codes, losses = self.quantizer(features, return_losses)
+        quantized = self.quantizer(features, return_losses)
         predictions = None
         if return_losses and self.config.feature_dims:
             # Fed so that the representation loss also moves the codes, not only the encoder.
             predictions = tuple(
-                head(to_codebooks[:, k]) if isinstance(head, FeatureHead) else None
+                head(quantized.codebook_latents[:, k]) if isinstance(head, FeatureHead) else None
                 for k, head in enumerate(self.feature_heads)
             )
         return FQGANEncoderOutput(
-            latents=latents.flatten(1, 2), codes=codes, losses=losses, feature_predictions=predictions
+            latents=quantized.latents.flatten(1, 2),
+            codes=quantized.codes,
+            losses=quantized.losses,
+            feature_predictions=predictions,
         )
 
     @apply_forward_hook
     def decode(
-        self, h: torch.Tensor, force_not_quantize: bool = False, return_dict: bool = True, shape=None
+        self, h: torch.Tensor, force_not_quantize: bool = False, return_dict: bool = True, shape: None = None
     ) -> DecoderOutput | tuple:
         """
         Decode latents to pixels, in the style of `VQModel.decode`.
@@ -415,8 +267,8 @@ class FQGANModel(VQModel):
         Args:
             h (`torch.Tensor` of shape `(batch, num_codebooks * codebook_dim, height, width)`): Latents.
             force_not_quantize (`bool`):
-                Take `h` as it is. Otherwise each position is first moved to its nearest codes, which leaves latents
-                that come from `encode` as they are but cuts their gradient to the codes' choice.
+                Take `h` as it is. Otherwise each position is first moved to its nearest codes: this leaves the values
+                of latents that come from `encode`, but the gradient then goes to the codes and no longer to `h`.
             return_dict (`bool`): Return a `DecoderOutput` rather than a tuple.
             shape: Unused; kept for `VQModel`'s signature.
 
@@ -430,8 +282,8 @@ class FQGANModel(VQModel):
                 f"{self.config.codebook_dim} dimensions, got {tuple(h.shape)}"
             )
         if not force_not_quantize:
-            split = h.unflatten(1, (self.config.num_codebooks, self.config.codebook_dim))
-            h = self.quantizer(split)[0].flatten(1, 2)
+            rows = maps_to_rows(h.unflatten(1, (self.config.num_codebooks, self.config.codebook_dim)))
+            h = self._lookup(self.quantizer.nearest(rows), h).to(h.dtype)
         if self.use_slicing:
             height, width = (side * self.downsample_factor for side in h.shape[-2:])
             parts = h.split(_images_per_slice(height, width))
@@ -482,10 +334,12 @@ class FQGANModel(VQModel):
         codes = codes.to(self.quantizer.embedding.device, torch.long)
         if codes.numel() and (codes.min() < 0 or codes.max() >= size):
             raise ValueError(f"codes must be in [0, {size - 1}], got {codes.min().item()} to {codes.max().item()}")
-        batch, _, height, width = codes.shape
-        rows = self.quantizer.lookup(codes.transpose(0, 1).flatten(1))
-        maps = rows.reshape(num_codebooks, batch, height, width, -1).permute(1, 0, 4, 2, 3)
-        return maps.flatten(1, 2).to(self.post_quant_conv.weight.dtype)
+        return self._lookup(codes.transpose(0, 1).flatten(1), codes).to(self.post_quant_conv.weight.dtype)
+
+    def _lookup(self, codes: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """Code rows of `codes` `(K, B * h * w)` as latents `(B, K * d, h, w)`, with B, h and w those of `like`."""
+        batch, _, height, width = like.shape
+        return rows_to_maps(self.quantizer.lookup(codes), batch, height, width).flatten(1, 2)
 
     def forward(
         self, sample: torch.Tensor, return_losses: bool = False, return_dict: bool = True
@@ -511,14 +365,14 @@ class FQGANModel(VQModel):
         return output if return_dict else output.to_tuple()
 
     @classmethod
-    def extract_init_dict(cls, config_dict, **kwargs):
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
         # Written by the Hub export for remote code; the library would warn of an unexpected argument.
         config_dict = {key: value for key, value in config_dict.items() if key != "auto_map"}
         # The library also only warns of a name that does not exist, and leaves what was meant at its default.
         check_names(config_dict, (*SETTINGS, "block_out_channels", "feature_dims", "act_fn"), cls.__name__)
         return super().extract_init_dict(config_dict, **kwargs)
 
-    def _check_pixels(self, pixel_values):
+    def _check_pixels(self, pixel_values: torch.Tensor) -> None:
         channels = self.config.in_channels
         if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
             raise ValueError(
@@ -531,18 +385,19 @@ class FQGANModel(VQModel):
             )
         self.grid_size(*pixel_values.shape[-2:])
 
-    def enable_slicing(self):
+    def enable_slicing(self) -> None:
         """Encode and decode a few images at a time (`SLICE_PIXELS` pixels): bounded memory for any batch."""
         self.use_slicing = True
 
-    def enable_tiling(self):
+    def enable_tiling(self) -> None:
+        """Not supported: raises `NotImplementedError`."""
         raise NotImplementedError(
             "FQGANModel does not tile: attention and adapters see the whole image, so tiles would change the codes. "
             "Use enable_slicing() to bound the memory of large batches."
         )
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any):
         """
         Load as diffusers does, from safetensors only; in addition missing, superfluous or non-finite weights raise
         `ValueError`, those of a local folder before anything is allocated.
@@ -553,7 +408,8 @@ class FQGANModel(VQModel):
         if folder.is_dir():
             with torch.device("meta"):
                 model = cls.from_config(cls.load_config(str(folder)))
-            require_fitting_files(model, folder, "diffusion_pytorch_model", kwargs.get("variant"))
+            files = weight_files(folder, "diffusion_pytorch_model", kwargs.get("variant"))
+            require_fitting_files(model, files, folder)
         model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
         require_complete(model, info, str(pretrained_model_name_or_path))
         return (model, info) if with_info else model
@@ -561,38 +417,3 @@ class FQGANModel(VQModel):
 
 def _images_per_slice(height: int, width: int) -> int:
     return max(1, SLICE_PIXELS // (height * width))
-
-
-def _check_config(config: dict) -> None:
-    """Raise `ValueError` for a setting of the wrong type, out of bounds, or at odds with another."""
-    for name, setting in SETTINGS.items():
-        check_setting(name, config[name], setting)
-    channels, groups = config["block_out_channels"], config["norm_num_groups"]
-    if not isinstance(channels, (list, tuple)) or not 1 <= len(channels) <= MAX_LEVELS:
-        raise ValueError(f"block_out_channels must be a list of 1 to {MAX_LEVELS} widths, got {channels!r:.80}")
-    for width in channels:
-        check_setting("block_out_channels", width, WIDTH)
-    if any(width % groups for width in channels):
-        raise ValueError(f"block_out_channels must be divisible by norm_num_groups = {groups}, got {channels}")
-    if not isinstance(config["act_fn"], str) or config["act_fn"] not in ACT2CLS:
-        raise ValueError(f"act_fn must be one of {', '.join(ACT2CLS)}, got {config['act_fn']!r:.80}")
-    factor, size = 2 ** (len(channels) - 1), config["sample_size"]
-    if size % factor:
-        raise ValueError(
-            f"sample_size must be a multiple of the downsampling factor {factor} ({len(channels)} levels in "
-            f"block_out_channels), got {size}"
-        )
-    if config["adapter_num_layers"] and channels[-1] % config["adapter_num_heads"]:
-        raise ValueError(
-            f"adapter_num_heads must divide block_out_channels[-1] = {channels[-1]}, got {config['adapter_num_heads']}"
-        )
-    widths, heads = config["feature_dims"], config["feature_num_heads"]
-    if widths is None:
-        return
-    if not isinstance(widths, (list, tuple)) or len(widths) != config["num_codebooks"]:
-        raise ValueError(
-            f"feature_dims must have one entry per codebook ({config['num_codebooks']}), got {widths!r:.80}"
-        )
-    for width in widths:
-        if width is not None and check_setting("feature_dims", width, WIDTH) % heads:
-            raise ValueError(f"feature_dims must be None or multiples of feature_num_heads = {heads}, got {widths}")

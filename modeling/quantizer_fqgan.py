@@ -5,6 +5,7 @@ Shapes: B batch, K codebooks, N codes in a codebook, d code dimension, P positio
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -21,9 +22,15 @@ LOOKUP_CHUNK_ELEMENTS_CPU = 1024 * 1024
 ARGMAX_BLOCK = 128
 
 
+# (latents (K, P, d), unit codebooks (K, N, d)) -> indices (K, P).
+CodeSearch = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
 @dataclass
 class FQGANLosses:
     """The quantizer's loss terms, *unweighted*: the weights belong to the training run, not to the model.
+
+    Whoever weights or logs them walks the fields by name, so that a quantizer with other terms has other fields.
 
     Args:
         codebook (`torch.Tensor` of shape `(num_codebooks,)`):
@@ -46,10 +53,34 @@ class FQGANLosses:
     disentanglement: torch.Tensor
 
 
+@dataclass
+class QuantizerOutput:
+    """
+    Output of a quantizer's `forward`.
+
+    Args:
+        latents (`torch.Tensor` of shape `(batch, num_codebooks, codebook_dim, height, width)`):
+            The chosen code rows, in the input's dtype. Gradients pass straight through to the input.
+        codebook_latents (`torch.Tensor`): The same values, with gradients to the input *and* to the codebooks, for
+            losses on the codes themselves.
+        codes (`torch.LongTensor` of shape `(batch, num_codebooks, height, width)`): In [0, codebook_size).
+        losses (`FQGANLosses`, *optional*): When asked for.
+    """
+
+    latents: torch.Tensor
+    codebook_latents: torch.Tensor
+    codes: torch.Tensor
+    losses: FQGANLosses | None = None
+
+
 class FactorizedQuantizer(nn.Module):
     """`num_codebooks` independent codebooks, each read by cosine similarity.
 
     The lookup runs in fp32 whatever the module's dtype: in bf16 about 6 % of the codes would flip.
+
+    What the tokenizer asks of any quantizer: `forward` for training and encoding, `nearest` and `lookup` for decoding,
+    `normalized_codebooks`, `fingerprint`. One whose codes are those of the largest cosine keeps the search for them in
+    `code_search`; faster implementations take its place there (`kernels.cpu_kernels`), whatever the class.
 
     Args:
         num_codebooks (`int`): K.
@@ -64,6 +95,7 @@ class FactorizedQuantizer(nn.Module):
         self.codebook_size = codebook_size
         self.codebook_dim = codebook_dim
         self.entropy_temperature = entropy_temperature
+        self.code_search: CodeSearch = nearest_by_cosine
         self.embedding = nn.Parameter(torch.empty(num_codebooks, codebook_size, codebook_dim))
         self.reset_parameters()
 
@@ -79,7 +111,8 @@ class FactorizedQuantizer(nn.Module):
 
     @torch.no_grad()
     def nearest(self, latents: torch.Tensor, codebooks: torch.Tensor | None = None) -> torch.Tensor:
-        """Index of the nearest code by Euclidean distance on the unit sphere, i.e. of the largest cosine.
+        """
+        Index of the nearest code by Euclidean distance on the unit sphere, i.e. of the largest cosine.
 
         Args:
             latents (`torch.Tensor` of shape `(num_codebooks, positions, codebook_dim)`): Only directions count.
@@ -88,20 +121,7 @@ class FactorizedQuantizer(nn.Module):
         Returns:
             `torch.LongTensor` of shape `(num_codebooks, positions)`.
         """
-        codebooks = self.normalized_codebooks() if codebooks is None else codebooks
-        on_cpu = latents.device.type == "cpu"
-        chunk = max(1, (LOOKUP_CHUNK_ELEMENTS_CPU if on_cpu else LOOKUP_CHUNK_ELEMENTS) // self.codebook_size)
-        codes = torch.empty(latents.shape[:2], dtype=torch.long, device=latents.device)
-        similarity = codebooks.new_empty(min(chunk, latents.shape[1]), self.codebook_size)
-        with torch.autocast(latents.device.type, enabled=False):
-            for k, codebook in enumerate(codebooks):
-                columns = codebook.T.contiguous()
-                for start in range(0, latents.shape[1], chunk):
-                    # The length of z changes no ranking, so it is not normalised here.
-                    rows = latents[k, start : start + chunk].float()
-                    found = torch.mm(rows, columns, out=similarity[: len(rows)])
-                    codes[k, start : start + chunk] = _argmax_of_rows(found)
-        return codes
+        return self.code_search(latents, self.normalized_codebooks() if codebooks is None else codebooks)
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """Unit code rows `(num_codebooks, positions, codebook_dim)` in fp32 of codes `(num_codebooks, positions)`."""
@@ -109,41 +129,36 @@ class FactorizedQuantizer(nn.Module):
         rows = torch.stack([F.embedding(codes[k], self.embedding[k]) for k in range(self.num_codebooks)])
         return F.normalize(rows.float(), dim=-1)
 
-    def forward(
-        self, latents: torch.Tensor, return_losses: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, FQGANLosses | None]:
-        """Quantize.
+    def forward(self, latents: torch.Tensor, return_losses: bool = False) -> QuantizerOutput:
+        """
+        Quantize.
 
         Args:
             latents (`torch.Tensor` of shape `(batch, num_codebooks, codebook_dim, height, width)`).
             return_losses (`bool`): Also compute the loss terms.
-
-        Returns:
-            A tuple of
-            - the quantized latents, of the input's shape and dtype; gradients pass straight through to `latents`,
-            - the same values with gradients to `latents` *and* to the codebooks, for losses on the codes themselves,
-            - the codes `(batch, num_codebooks, height, width)`,
-            - the losses, or None.
         """
         batch, _, _, height, width = latents.shape
         with torch.autocast(latents.device.type, enabled=False):
-            flat = latents.float().permute(1, 0, 3, 4, 2).reshape(self.num_codebooks, -1, self.codebook_dim)
-            z = F.normalize(flat, dim=-1)
+            z = F.normalize(maps_to_rows(latents.float()), dim=-1)
             codebooks = self.normalized_codebooks()
             codes = self.nearest(z, codebooks)
             rows = self.lookup(codes)
+            # Both have the values of `rows`. The gradient of the first skips the lookup; that of the second reaches
+            # the codes as well, since z - sg[z] adds nothing but a way back to the encoder.
             straight_through = z + (rows - z).detach()
             to_both = rows + (z - z.detach())
             losses = self._losses(z, rows, to_both, codebooks) if return_losses else None
+        return QuantizerOutput(
+            latents=rows_to_maps(straight_through, batch, height, width).to(latents.dtype),
+            codebook_latents=rows_to_maps(to_both, batch, height, width).to(latents.dtype),
+            codes=rows_to_maps(codes[..., None], batch, height, width)[:, :, 0].contiguous(),
+            losses=losses,
+        )
 
-        def to_maps(x):
-            maps = x.reshape(self.num_codebooks, batch, height, width, self.codebook_dim)
-            return maps.permute(1, 0, 4, 2, 3).to(latents.dtype)
-
-        codes = codes.reshape(self.num_codebooks, batch, height, width).transpose(0, 1).contiguous()
-        return to_maps(straight_through), to_maps(to_both), codes, losses
-
-    def _losses(self, z, rows, to_both, codebooks) -> FQGANLosses:
+    def _losses(
+        self, z: torch.Tensor, rows: torch.Tensor, to_both: torch.Tensor, codebooks: torch.Tensor
+    ) -> FQGANLosses:
+        """`z`: unit vectors; `rows`, `to_both`: what they became; each `(K, P, d)`. `codebooks`: `(K, N, d)`."""
         pairs = list(combinations(range(self.num_codebooks), 2))
         overlaps = [(to_both[i] * to_both[j]).sum(-1).square().mean() for i, j in pairs]
         return FQGANLosses(
@@ -154,6 +169,7 @@ class FactorizedQuantizer(nn.Module):
         )
 
     def _entropy(self, z: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+        """Of one codebook: `z` `(P, d)`, `codebook` `(N, d)`."""
         # On unit vectors the squared distance is 2 - 2 cos; softmax forgets the constant.
         log_probs = F.log_softmax(2.0 * (z @ codebook.T) / self.entropy_temperature, dim=-1)
         probs = log_probs.exp()
@@ -175,10 +191,43 @@ class FactorizedQuantizer(nn.Module):
         return digest.hexdigest()
 
 
+def maps_to_rows(maps: torch.Tensor) -> torch.Tensor:
+    """One row per position: `(B, K, d, H, W)` -> `(K, B * H * W, d)`."""
+    return maps.permute(1, 0, 3, 4, 2).reshape(maps.shape[1], -1, maps.shape[2])
+
+
+def rows_to_maps(rows: torch.Tensor, batch: int, height: int, width: int) -> torch.Tensor:
+    """The inverse of `maps_to_rows`: `(K, B * H * W, d)` -> `(B, K, d, H, W)`."""
+    return rows.reshape(rows.shape[0], batch, height, width, -1).permute(1, 0, 4, 2, 3)
+
+
+def nearest_by_cosine(latents: torch.Tensor, codebooks: torch.Tensor) -> torch.Tensor:
+    """
+    Index of the code of the largest cosine, the first of equal ones; see `CodeSearch`.
+
+    Not all P x N cosines are held at one time, but those of so many rows as `LOOKUP_CHUNK_ELEMENTS` allows.
+    """
+    size = codebooks.shape[1]
+    on_cpu = latents.device.type == "cpu"
+    chunk = max(1, (LOOKUP_CHUNK_ELEMENTS_CPU if on_cpu else LOOKUP_CHUNK_ELEMENTS) // size)
+    codes = torch.empty(latents.shape[:2], dtype=torch.long, device=latents.device)
+    similarity = codebooks.new_empty(min(chunk, latents.shape[1]), size)
+    with torch.autocast(latents.device.type, enabled=False):
+        for k, codebook in enumerate(codebooks):
+            columns = codebook.T.contiguous()
+            for start in range(0, latents.shape[1], chunk):
+                # The length of z changes no ranking, so it is not normalised here.
+                rows = latents[k, start : start + chunk].float()
+                found = torch.mm(rows, columns, out=similarity[: len(rows)])
+                codes[k, start : start + chunk] = _argmax_of_rows(found)
+    return codes
+
+
 def _argmax_of_rows(matrix: torch.Tensor) -> torch.Tensor:
     """`matrix.argmax(-1)`, the first of equal values. torch's own reads a CPU's memory one element at a time."""
     if matrix.device.type != "cpu" or matrix.shape[1] % ARGMAX_BLOCK:
         return matrix.argmax(-1)
+    # First the block that holds the maximum, then its place there: `amax` runs over contiguous entries at full speed.
     blocks = matrix.unflatten(1, (-1, ARGMAX_BLOCK))
     block = blocks.amax(-1).argmax(-1)
     within = blocks[torch.arange(len(block)), block].argmax(-1)

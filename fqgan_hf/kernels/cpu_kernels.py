@@ -1,9 +1,11 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""What FAR samples and FQGAN looks codes up with on an AVX-512 processor: modules over `cpu_kernels.cpp`.
+"""Inference on an AVX-512 processor: what a generator samples with and a tokenizer finds codes with.
 
-`optimize` exchanges a model's modules for these. They give the same numbers up to the order of sums, and no gradients.
-The source is compiled at its first use; the library is kept in the cache of huggingface_hub, for this source, compiler
-and processor.
+These are thin layers over `cpu_kernels.cpp`, which `optimize` puts in the place of a model's own. They give the same
+numbers up to the order of sums, and no gradients. The source is compiled at its first use; the library is kept in the
+cache of huggingface_hub, for this source, compiler and processor.
+
+Shapes: D hidden size, S rows or positions of this call, K codebooks, N codes in a codebook, d code dimension.
 """
 
 import ctypes
@@ -22,11 +24,12 @@ import torch.nn.functional as F
 from diffusers.utils import logging
 from huggingface_hub import cached_assets_path
 from torch import nn
+from transformers import StaticLayer
 
 from fqgan_hf.files import fsync
 from fqgan_hf.kernels.packed_linear import Int8Linear, PackedLinear
-from fqgan_hf.modeling.quantizer_fqgan import FactorizedQuantizer
-from fqgan_hf.modeling.transformer_blocks import Attention, RMSNorm, SwiGLU
+from fqgan_hf.modeling.quantizer_fqgan import nearest_by_cosine
+from fqgan_hf.modeling.transformer_blocks import Attention, RMSNorm, Rotary, SwiGLU
 
 
 logger = logging.get_logger(__name__)
@@ -35,7 +38,7 @@ SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
 # Without -fopenmp at linking, OpenMP is that of the running torch: one pool of threads, of the size set there.
 COMPILE = ["-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-c"]
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # as in cpu_kernels.cpp
-LANES = 16  # entries that the kernels take at a time
+LANES = 16  # numbers that the kernels take at a time: as many as a register holds
 
 
 class KernelsUnavailableError(RuntimeError):
@@ -137,32 +140,43 @@ def checked(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def pack(weight: torch.Tensor, depth: int) -> torch.Tensor:
-    """`(out, in)` -> `(out / block, in / depth, block, depth)`, filled up with zeros; see `cpu_kernels.cpp`."""
+    """
+    Put a weight into the order in which `cpu_kernels.cpp` reads it: `(out, in)` -> `(out / block, in / depth, block,
+    depth)`, filled up with zeros.
+
+    For few rows a product is limited by how fast the weight comes from memory, and memory is fastest when read in one
+    direction. The kernel computes `block` outputs at a time and goes through their inputs in steps of `depth`, the
+    inputs that one instruction adds up: so a step's `block * depth` numbers lie together, and the steps of a block one
+    after another. Invariant: `packed[o // block, i // depth, o % block, i % depth] == weight[o, i]`.
+    """
     block = load_kernels().outputs_of_block()
-    padding = 0, -weight.shape[1] % LANES, 0, -weight.shape[0] % block  # inputs are read LANES at a time
+    # Zeros add nothing to a sum, and surplus outputs are cut off. Inputs are read LANES at a time, whatever the depth.
+    padding = 0, -weight.shape[1] % LANES, 0, -weight.shape[0] % block
     padded = F.pad(weight, padding) if any(padding) else weight
     return padded.unflatten(0, (-1, block)).unflatten(2, (-1, depth)).transpose(1, 2).contiguous()
 
 
 class KernelLinear(PackedLinear):
-    """In the order of `cpu_kernels.cpp`: reads at the speed of the memory for few rows."""
+    """`nn.Linear` with its weight in the order of `pack`."""
 
-    def pack(self, weight):
+    def pack(self, weight: torch.Tensor) -> None:
         self.packed_weight = pack(weight, load_kernels().depth(DTYPES[self.dtype]))
         self.prepare(self.packed_weight)
 
     def prepare(self, packed_weight: torch.Tensor) -> None:
+        """Note the padded sizes, and pad the bias like the outputs: the kernel knows of no other."""
         blocks, steps, block, depth = packed_weight.shape
         self.padded_in, self.padded_out = steps * depth, blocks * block
         self.padded_bias = None
         if self.bias is not None:
             self.padded_bias = F.pad(self.bias.detach().float(), (0, self.padded_out - self.out_features))
 
-    def unpack(self):
+    def unpack(self) -> torch.Tensor:
         weight = self.packed_weight.transpose(1, 2).reshape(self.padded_out, self.padded_in)
         return weight[: self.out_features, : self.in_features].contiguous()
 
-    def run(self, *arguments) -> None:
+    def run(self, *arguments: int | None) -> None:
+        """Call the kernel."""
         load_kernels().linear(*arguments)
 
     @property
@@ -170,7 +184,7 @@ class KernelLinear(PackedLinear):
         """What the kernel reads, in its order."""
         return (self.packed_weight,)
 
-    def multiply(self, rows):
+    def multiply(self, rows: torch.Tensor) -> torch.Tensor:
         if self.padded_in != self.in_features:
             rows = F.pad(rows, (0, self.padded_in - self.in_features))
         rows = checked(rows, self.dtype)
@@ -192,24 +206,27 @@ class KernelLinear(PackedLinear):
 class KernelInt8Linear(Int8Linear, KernelLinear):
     """As `KernelLinear`, in 8 bits."""
 
-    def pack(self, weight):
+    def pack(self, weight: torch.Tensor) -> None:
         levels, scale = self.quantize(weight)
         self.packed_weight = pack(levels, load_kernels().depth_int8())
         self.prepare(self.packed_weight)
         padding = 0, self.padded_out - self.out_features
         self.scale = F.pad(scale, padding)
-        self.zero = F.pad(128 * levels.sum(dim=1, dtype=torch.int32), padding)  # inputs come around a level of 128
+        # The kernel multiplies unsigned inputs, level + 128. What the 128 adds to each sum is known beforehand.
+        self.zero = F.pad(128 * levels.sum(dim=1, dtype=torch.int32), padding)
 
-    def run(self, *arguments):
+    def run(self, *arguments: int | None) -> None:
         load_kernels().linear_int8(*arguments)
 
     @property
-    def weights(self):
+    def weights(self) -> tuple[torch.Tensor, ...]:
         return self.packed_weight, self.scale, self.zero
 
 
 class KernelRMSNorm(RMSNorm):
-    def forward(self, hidden_states):
+    """`RMSNorm` in one pass over its input."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         weight = self.weight
         hidden_states = checked(hidden_states, weight.dtype)
         outputs = torch.empty_like(hidden_states)
@@ -227,7 +244,9 @@ class KernelRMSNorm(RMSNorm):
 
 
 class KernelSwiGLU(SwiGLU):
-    def forward(self, hidden_states):
+    """`SwiGLU` whose gate acts in one pass over both halves."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         gate_up = self.gate_up_proj(hidden_states)
         outputs = gate_up.new_empty(*gate_up.shape[:-1], gate_up.shape[-1] // 2)
         width = outputs.shape[-1]
@@ -238,9 +257,16 @@ class KernelSwiGLU(SwiGLU):
 
 
 class KernelAttention(Attention):
-    """One query a sample over the filled slots of a cache, by one kernel; anything else as `Attention` does it."""
+    """One query per sample over the filled slots of a cache, by one kernel; anything else as `Attention` does it."""
 
-    def forward(self, hidden_states, rotary, cache_layer=None, attention_mask=None, num_cached=None):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        rotary: Rotary,
+        cache_layer: StaticLayer | None = None,
+        attention_mask: torch.Tensor | None = None,
+        num_cached: int | None = None,
+    ) -> torch.Tensor:
         batch, length, _ = hidden_states.shape
         if length > 1 or cache_layer is None or num_cached is None:
             return super().forward(hidden_states, rotary, cache_layer, attention_mask, num_cached)
@@ -255,6 +281,7 @@ class KernelAttention(Attention):
                 f"expected a cache of shape {expected[0]} in {expected[1]} with room for {num_cached} positions, "
                 f"got {tuple(keys.shape)} in {keys.dtype}"
             )
+        # The kernel rotates, writes key and value into slot num_cached - 1, and attends to the slots up to it.
         cos, sin = (checked(table, torch.float32) for table in rotary)
         attention = qkv.new_empty(batch, 1, self.num_heads * self.head_dim)
         load_kernels().attention(
@@ -273,36 +300,39 @@ class KernelAttention(Attention):
             num_cached - 1,
             torch.get_num_threads(),
         )
-        cache_layer.cumulative_length.fill_(num_cached)
+        cache_layer.cumulative_length.fill_(num_cached)  # what `cache_layer.update` would have counted
         return self.dropout(self.o_proj(attention))
 
 
-class KernelQuantizer(FactorizedQuantizer):
-    """Finds the nearest codes without writing the cosines to memory."""
-
-    @torch.no_grad()
-    def nearest(self, latents, codebooks=None):
-        if not latents.is_cpu or latents.shape[-1] != self.codebook_dim:
-            return super().nearest(latents, codebooks)
-        codebooks = self.normalized_codebooks() if codebooks is None else codebooks
-        latents = checked(latents.float(), torch.float32)
-        codes = torch.empty(latents.shape[:2], dtype=torch.long)
-        for k in range(self.num_codebooks):
-            columns = checked(codebooks[k].unflatten(0, (-1, LANES)).transpose(1, 2), torch.float32)
-            load_kernels().nearest(
-                latents[k].data_ptr(),
-                columns.data_ptr(),
-                codes[k].data_ptr(),
-                latents.shape[1],
-                self.codebook_size,
-                self.codebook_dim,
-                torch.get_num_threads(),
-            )
-        return codes
+def kernel_nearest(latents: torch.Tensor, codebooks: torch.Tensor) -> torch.Tensor:
+    """`nearest_by_cosine` without writing the cosines to memory."""
+    num_codebooks, size, dim = codebooks.shape
+    if not latents.is_cpu or latents.shape[-1] != dim or size % LANES:
+        return nearest_by_cosine(latents, codebooks)
+    latents = checked(latents.float(), torch.float32)
+    codes = torch.empty(latents.shape[:2], dtype=torch.long)
+    for k in range(num_codebooks):
+        # (size, dim) -> (size / LANES, dim, LANES): one entry of LANES codes lies together.
+        columns = checked(codebooks[k].unflatten(0, (-1, LANES)).transpose(1, 2), torch.float32)
+        load_kernels().nearest(
+            latents[k].data_ptr(),
+            columns.data_ptr(),
+            codes[k].data_ptr(),
+            latents.shape[1],
+            size,
+            dim,
+            torch.get_num_threads(),
+        )
+    return codes
 
 
 def adopt_kernels(model: nn.Module) -> None:
-    """Give the modules of `model` the classes above, where their sizes allow it."""
+    """
+    Give the blocks of `model` the classes above, and its quantizer the search above, where their sizes allow it.
+
+    A quantizer of whatever class is asked for what it can exchange. A block must be of the very class: a subclass may
+    compute something else, or have methods of its own that it would lose.
+    """
     for module in model.modules():
         if type(module) is RMSNorm and module.weight.numel() % LANES == 0:
             module.__class__ = KernelRMSNorm
@@ -310,5 +340,5 @@ def adopt_kernels(model: nn.Module) -> None:
             module.__class__ = KernelSwiGLU
         elif type(module) is Attention and module.head_dim % LANES == 0 and module.head_dim >= 2 * LANES:
             module.__class__ = KernelAttention
-        elif type(module) is FactorizedQuantizer and module.codebook_size % LANES == 0:
-            module.__class__ = KernelQuantizer
+        elif hasattr(module, "code_search") and module.codebook_size % LANES == 0:
+            module.code_search = kernel_nearest

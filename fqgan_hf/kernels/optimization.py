@@ -3,10 +3,10 @@
 
     pipe = optimize(FARPipeline.from_pretrained("org/far-base"), dtype=torch.bfloat16)
 
-Sampling reads every weight of the generator once a position, so its speed on a CPU is that of the memory and of how
-well the matrix products use it. Here each `nn.Linear` is exchanged for one whose weight lies as the products read it,
-in its own dtype or in int8: those of `cpu_kernels` where the processor has AVX-512 and there is a C++ compiler, those
-of oneDNN elsewhere. The weight moves: there is no second copy of it.
+Sampling reads every weight of the generator once per position, so on a CPU it is memory-bound. Here each `nn.Linear`
+is exchanged for one whose weight lies in the order in which the products read it, in its own dtype or in int8: those
+of `cpu_kernels` where the processor has AVX-512 and there is a C++ compiler, those of oneDNN elsewhere. The weight
+moves: there is no second copy of it.
 """
 
 import ctypes
@@ -52,8 +52,8 @@ def optimize(
             generator faster, since it reads half as much; a tokenizer only where the processor multiplies bf16 faster
             than fp32 (AMX, or AVX512_BF16 as AMD has it).
         quantization (`str`, *optional*):
-            `"int8"` stores the generator's matrices in 8 bits, one scale an output, and rounds what they multiply to 8
-            bits, one scale a row. CPU only; such a model cannot be saved. It changes the samples.
+            `"int8"` stores the generator's matrices in 8 bits, one scale per output, and rounds what they multiply to
+            8 bits, one scale per row. CPU only; such a model cannot be saved. It changes the samples.
         compile (`bool`, defaults to `True`):
             On a GPU, `compile` the generator. On a CPU torch's compiler cannot read packed weights.
 

@@ -5,6 +5,9 @@ A packed layer takes over the weight of the layer that it stands for, so that th
 no parameter or buffer: it cannot be moved, cast or trained.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -44,11 +47,12 @@ class PackedLinear(nn.Module):
         rows = self.multiply(hidden_states.reshape(-1, self.in_features))
         return rows.view(*hidden_states.shape[:-1], self.out_features)
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = self.unpack()
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
+        # What `to`, `half`, `cuda` and the like come down to. The packed weight is no parameter and would stay behind.
         moved = fn(torch.empty(0, dtype=self.dtype))
         if moved.device.type != "cpu" or moved.dtype != self.dtype:
             raise RuntimeError(
@@ -62,9 +66,9 @@ class PackedLinear(nn.Module):
 
 
 class Int8Linear(PackedLinear):
-    """An int8 weight with a scale an output; inputs are rounded to 8 bits with a scale a row. It cannot be saved."""
+    """An int8 weight with one scale per output; inputs are rounded to 8 bits, one scale per row. Cannot be saved."""
 
-    def unpack(self):
+    def unpack(self) -> torch.Tensor:
         raise ValueError("int8 weights cannot be saved: save the model before optimize(..., quantization='int8')")
 
     @staticmethod
@@ -87,24 +91,26 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
 class OneDNNLinear(PackedLinear):
     """In oneDNN's blocked order: the same sums in another order."""
 
-    def pack(self, weight):
+    def pack(self, weight: torch.Tensor) -> None:
         self.packed_weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_FOR_ROWS)
 
-    def unpack(self):
+    def unpack(self) -> torch.Tensor:
         return self.packed_weight.to_dense()
 
-    def multiply(self, rows):
+    def multiply(self, rows: torch.Tensor) -> torch.Tensor:
         return torch.ops.mkldnn._linear_pointwise(rows, self.packed_weight, self.bias, "none", [], "")
 
 
 class OneDNNInt8Linear(Int8Linear):
-    def pack(self, weight):
+    """In oneDNN's own order of int8 weights."""
+
+    def pack(self, weight: torch.Tensor) -> None:
         levels, scale = self.quantize(weight)
         self.packed_weight = torch.ops.onednn.qlinear_prepack(levels, None)
         self.scale = scale / 127  # of the product of two levels, for a row whose largest entry is 1
         self.zero_point = torch.zeros(self.out_features, dtype=torch.int32)
 
-    def multiply(self, rows):
+    def multiply(self, rows: torch.Tensor) -> torch.Tensor:
         entries = rows.float()
         largest = entries.abs().amax(dim=-1, keepdim=True)
         # The fast kernels take unsigned inputs: levels -127 to 127, rounded, become 1 to 255 around a zero point 128.

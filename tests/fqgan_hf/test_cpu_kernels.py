@@ -16,15 +16,15 @@ from fqgan_hf.kernels.cpu_kernels import (
     KernelAttention,
     KernelInt8Linear,
     KernelLinear,
-    KernelQuantizer,
     KernelRMSNorm,
     KernelSwiGLU,
     adopt_kernels,
     int8_kernels_available,
+    kernel_nearest,
     kernels_available,
 )
 from fqgan_hf.modeling.configuration_far import FARConfig
-from fqgan_hf.modeling.quantizer_fqgan import FactorizedQuantizer
+from fqgan_hf.modeling.quantizer_fqgan import FactorizedQuantizer, nearest_by_cosine
 from fqgan_hf.modeling.transformer_blocks import Attention, RMSNorm, SwiGLU, rotary_embedding
 
 
@@ -225,18 +225,39 @@ def test_lookup_finds_the_codes_of_the_plain_one(size, dim, positions):
         quantizer.embedding.copy_(torch.tensor([1.0, -1.0]).repeat(size // 2).view(1, size, 1).expand(2, -1, -1))
     exact = (latents.double() @ quantizer.normalized_codebooks().double().transpose(1, 2)).argmax(-1)
     adopt_kernels(quantizer)
-    assert type(quantizer) is KernelQuantizer
+    assert type(quantizer) is FactorizedQuantizer and quantizer.code_search is kernel_nearest
     assert torch.equal(quantizer.nearest(latents), exact)
     maps = latents.unflatten(1, (positions, 1)).permute(3, 0, 1, 2)[None].transpose(1, 2)
-    assert torch.equal(quantizer(maps)[2][0, ..., 0], exact)
+    assert torch.equal(quantizer(maps).codes[0, ..., 0], exact)
 
 
 @needs_kernels
 def test_sizes_that_do_not_fit_keep_their_modules():
-    for module in (RMSNorm(24, 1e-5), Attention(config(hidden_size=64)), FactorizedQuantizer(1, 50, 8)):
+    for module in (RMSNorm(24, 1e-5), Attention(config(hidden_size=64))):
         kind = type(module)
         adopt_kernels(module)
         assert type(module) is kind
+    quantizer = FactorizedQuantizer(1, 50, 8)
+    adopt_kernels(quantizer)
+    assert quantizer.code_search is nearest_by_cosine
+
+
+class OtherQuantizer(FactorizedQuantizer):
+    """As a later one may be: other losses, the same search."""
+
+
+class OtherNorm(RMSNorm):
+    def forward(self, hidden_states):
+        return super().forward(hidden_states) + 1
+
+
+def test_a_quantizer_is_asked_for_what_it_can_and_a_block_for_its_class():
+    """`OtherQuantizer` kept the slow search: it was not of the very class."""
+    model = nn.ModuleList([OtherQuantizer(2, 64, 8), OtherNorm(32, 1e-5)])
+    adopt_kernels(model)
+    assert type(model[0]) is OtherQuantizer and model[0].code_search is kernel_nearest
+    assert copy.deepcopy(model)[0].code_search is kernel_nearest
+    assert type(model[1]) is OtherNorm
 
 
 # ---- Compilation, each time in a process of its own -----------------------------------------------------------------

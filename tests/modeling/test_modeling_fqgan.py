@@ -9,8 +9,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from safetensors.torch import load_file, save_file
 
-from fqgan_hf.modeling import modeling_fqgan
-from fqgan_hf.modeling.modeling_fqgan import FQGANModel, InPlaceResnetBlock2D, TransposedUpsample2D
+from fqgan_hf.modeling import blocks_fqgan, modeling_fqgan
+from fqgan_hf.modeling.blocks_fqgan import InPlaceResnetBlock2D, TransposedUpsample2D
+from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 
 
 def tiny(num_codebooks=2, levels=3, **kwargs) -> FQGANModel:
@@ -146,7 +147,7 @@ def test_slicing_gives_the_same_images_a_few_at_a_time(monkeypatch):
 
 @pytest.fixture
 def transposed_upsampling(monkeypatch):
-    monkeypatch.setattr(modeling_fqgan, "MIN_TRANSPOSED_POSITIONS", 1)
+    monkeypatch.setattr(blocks_fqgan, "MIN_TRANSPOSED_POSITIONS", 1)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -238,13 +239,26 @@ def test_decode_codes_from_some_codebooks_fills_the_rest_with_the_mean_code():
     assert torch.equal(model.decode_codes(codes, codebooks=[0, 1]).sample, model.decode_codes(codes).sample)
 
 
+def test_decode_moves_latents_to_their_nearest_codes_without_the_quantizers_forward(monkeypatch):
+    """`forward` may draw at random, as regularized quantizers do in training; decoding depends on the latents only."""
+    model = tiny(3)
+    latents = torch.randn(2, 12, 4, 5)
+    rows = latents.unflatten(1, (3, 4)).permute(1, 0, 3, 4, 2).flatten(1, 3)
+    codes = model.quantizer.nearest(rows).unflatten(1, (2, 4, 5)).transpose(0, 1)
+    expected = model.decode_codes(codes).sample
+    model.quantizer.register_forward_hook(lambda *_: pytest.fail("the quantizer's forward ran"))
+    assert torch.equal(model.decode(latents).sample, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.decode(latents).sample.isfinite().all()
+
+
 def test_bf16_model_works_and_its_codes_are_those_of_its_own_latents():
     model = tiny().to(torch.bfloat16)
     pixels = torch.rand(2, 3, 16, 16).bfloat16()
     output = model(pixels)
     assert output.sample.dtype == torch.bfloat16
     features = model.encode_features(pixels)
-    assert torch.equal(model.quantizer(features.float())[2], output.codes)
+    assert torch.equal(model.quantizer(features.float()).codes, output.codes)
 
 
 @pytest.mark.parametrize(

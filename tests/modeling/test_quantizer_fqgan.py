@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fqgan_hf.modeling import quantizer_fqgan
-from fqgan_hf.modeling.quantizer_fqgan import FactorizedQuantizer
+from fqgan_hf.modeling.quantizer_fqgan import FactorizedQuantizer, maps_to_rows, rows_to_maps
 
 
 def brute_force_codes(quantizer, latents):
@@ -21,9 +21,10 @@ def brute_force_codes(quantizer, latents):
 def test_lookup_is_the_nearest_code_on_the_unit_sphere(num_codebooks):
     quantizer = FactorizedQuantizer(num_codebooks, 64, 8)
     latents = 7.0 * torch.randn(2, num_codebooks, 8, 5, 3)
-    quantized, to_both, codes, losses = quantizer(latents)
+    output = quantizer(latents)
+    quantized, to_both, codes = output.latents, output.codebook_latents, output.codes
     assert torch.equal(codes, brute_force_codes(quantizer, latents))
-    assert losses is None
+    assert output.losses is None
     for k in range(num_codebooks):
         rows = quantizer.normalized_codebooks()[k][codes[:, k]].permute(0, 3, 1, 2)
         assert torch.allclose(quantized[:, k], rows, atol=1e-6)
@@ -33,9 +34,9 @@ def test_lookup_is_the_nearest_code_on_the_unit_sphere(num_codebooks):
 def test_chunked_lookup_gives_the_same_codes(monkeypatch):
     quantizer = FactorizedQuantizer(2, 64, 8)
     latents = torch.randn(3, 2, 8, 7, 5)
-    whole = quantizer(latents)[2]
+    whole = quantizer(latents).codes
     monkeypatch.setattr(quantizer_fqgan, "LOOKUP_CHUNK_ELEMENTS_CPU", 64 * 4)
-    assert torch.equal(quantizer(latents)[2], whole)
+    assert torch.equal(quantizer(latents).codes, whole)
 
 
 @pytest.mark.parametrize("size", [64, 128, 1024, 1000])
@@ -51,23 +52,23 @@ def test_search_in_blocks_is_argmax_with_the_first_of_equal_values(size):
 def test_lookup_follows_neither_layout_nor_changes_of_the_codebook(codebook_size):
     quantizer = FactorizedQuantizer(2, codebook_size, 8)
     latents = torch.randn(3, 2, 8, 7, 5)
-    codes = quantizer(latents)[2]
+    codes = quantizer(latents).codes
     assert torch.equal(codes, brute_force_codes(quantizer, latents))
     other_layout = latents.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
-    assert torch.equal(quantizer(other_layout)[2], codes)
+    assert torch.equal(quantizer(other_layout).codes, codes)
     with torch.no_grad():  # as an optimizer does it
         quantizer.embedding.add_(torch.randn_like(quantizer.embedding))
-    assert torch.equal(quantizer(latents)[2], brute_force_codes(quantizer, latents))
+    assert torch.equal(quantizer(latents).codes, brute_force_codes(quantizer, latents))
     quantizer.load_state_dict(FactorizedQuantizer(2, codebook_size, 8).state_dict())
-    assert torch.equal(quantizer(latents)[2], brute_force_codes(quantizer, latents))
+    assert torch.equal(quantizer(latents).codes, brute_force_codes(quantizer, latents))
 
 
 def test_lookup_stays_in_fp32_under_autocast_and_in_bf16():
     quantizer = FactorizedQuantizer(2, 4096, 8)
     latents = torch.randn(2, 2, 8, 16, 16).bfloat16()
-    expected = quantizer(latents.float())[2]
+    expected = quantizer(latents.float()).codes
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(quantizer(latents)[2], expected)
+        assert torch.equal(quantizer(latents).codes, expected)
     in_bf16 = (
         F.normalize(latents.permute(1, 0, 3, 4, 2).flatten(1, 3), dim=-1) @ quantizer.embedding.bfloat16().mT
     ).argmax(-1)
@@ -79,14 +80,14 @@ def test_lookup_stays_in_fp32_under_autocast_and_in_bf16():
 def test_straight_through_reaches_the_encoder_and_only_losses_reach_the_codes():
     quantizer = FactorizedQuantizer(2, 16, 4)
     latents = torch.randn(1, 2, 4, 3, 3, requires_grad=True)
-    quantized, to_both, _, _ = quantizer(latents)
+    quantized = quantizer(latents).latents
     direction = torch.randn_like(quantized)
     (quantized * direction).sum().backward()
     assert quantizer.embedding.grad is None or not quantizer.embedding.grad.any()
     gradient = latents.grad.clone()
     assert gradient.abs().sum() > 0
     latents.grad = None
-    (quantizer(latents)[1] * direction).sum().backward()
+    (quantizer(latents).codebook_latents * direction).sum().backward()
     assert torch.allclose(latents.grad, gradient)
     assert quantizer.embedding.grad.abs().sum() > 0
 
@@ -94,7 +95,8 @@ def test_straight_through_reaches_the_encoder_and_only_losses_reach_the_codes():
 def test_losses_equal_their_definitions():
     quantizer = FactorizedQuantizer(3, 16, 4, entropy_temperature=0.5)
     latents = torch.randn(2, 3, 4, 3, 3)
-    quantized, _, _, losses = quantizer(latents, return_losses=True)
+    output = quantizer(latents, return_losses=True)
+    quantized, losses = output.latents, output.losses
     z = F.normalize(latents, dim=2)
     for k in range(3):
         squared = (quantized[:, k] - z[:, k]).square().mean()
@@ -114,7 +116,7 @@ def test_each_loss_moves_what_it_should():
     latents = torch.randn(2, 2, 4, 3, 3, requires_grad=True)
 
     def gradients(pick):
-        losses = quantizer(latents, return_losses=True)[3]
+        losses = quantizer(latents, return_losses=True).losses
         grads = torch.autograd.grad(pick(losses), [latents, quantizer.embedding], allow_unused=True)
         return [g is not None and bool(g.abs().sum() > 0) for g in grads]
 
@@ -125,8 +127,15 @@ def test_each_loss_moves_what_it_should():
 
 
 def test_one_codebook_has_nothing_to_disentangle():
-    losses = FactorizedQuantizer(1, 16, 4)(torch.randn(1, 1, 4, 2, 2), return_losses=True)[3]
+    losses = FactorizedQuantizer(1, 16, 4)(torch.randn(1, 1, 4, 2, 2), return_losses=True).losses
     assert losses.disentanglement == 0.0
+
+
+def test_rows_and_maps_convert_both_ways():
+    maps = torch.arange(2 * 3 * 4 * 5 * 6).reshape(2, 3, 4, 5, 6)
+    rows = maps_to_rows(maps)
+    assert torch.equal(rows[1, 30 + 6 * 2 + 3], maps[1, 1, :, 2, 3])  # second image, row 2, column 3
+    assert torch.equal(rows_to_maps(rows, 2, 5, 6), maps)
 
 
 def test_codebooks_start_on_the_unit_sphere():
