@@ -2,7 +2,7 @@
 """What the libraries only warn about when they load a checkpoint, and a user needs to know."""
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
