@@ -1,46 +1,52 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""How good a tokenizer is, and a generator on top of it, on held-out images: see `fqgan_hf.training.evaluation`.
+"""How good a tokenizer is, and a generator on top of it, on held-out images, judged by any image network.
 
-Shapes: B batch, N images, D features, C classes.
+    network = FeatureNetwork("path/to/network")
+    reference = Reference.measure(images, network, resolution=32)
+    evaluate_tokenizer(model, reference, network)["frechet_distance"]
+    evaluate_generator(pipe, reference, network, num_images=5000, settings=SamplingSettings(guidance_scale=1.75))
+
+Images are streamed: none is kept once it has been judged, so memory does not grow with their number.
+
+Shapes: B batch, K codebooks, H W pixels, D features.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from fqgan_hf import FARPipeline
 from fqgan_hf.evaluation.codebooks import CodebookUsage, codebook_overlap
 from fqgan_hf.evaluation.features import FeatureNetwork
-from fqgan_hf.evaluation.images import LabelledImages, ProcessedImages, load_images
+from fqgan_hf.evaluation.images import LabelledImages, ProcessedImages
 from fqgan_hf.evaluation.metrics import FeatureStatistics, frechet_distance, psnr
-from fqgan_hf.evaluation.pictures import image_grid, save_image
 from fqgan_hf.modeling.code_sampling import SamplingSettings
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
-from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.pipelines.inference import generate_images
+from fqgan_hf.pipelines.inference import choose_device, generate_batches, join_pipeline
+from fqgan_hf.pipelines.pipeline_far import FARPipeline
 from fqgan_hf.pretrained import load_pretrained
 
 
-if TYPE_CHECKING:
-    from fqgan_hf.training.evaluation import EvaluationArguments
+# Positions from which the overlap of codebooks is estimated, the first ones: 8 MB per codebook hold them.
+MAX_OVERLAP_POSITIONS = 2**21
 
 
 @dataclass
 class Reference:
     """
-    The held-out images as the judge sees them.
+    Held-out images as a feature network sees them.
 
     Args:
         images (`LabelledImages`): All of them.
         resolution (`int`): Side in pixels at which they are judged.
         num_images (`int`): Only the first ones count.
         statistics (`FeatureStatistics`): Of their features.
-        accuracy (`float`, *optional*): Share that the judge reads as labelled. None if it cannot read these classes.
+        accuracy (`float`, *optional*): The network's accuracy on them. None if it does not know their classes.
     """
 
     images: LabelledImages
@@ -51,84 +57,142 @@ class Reference:
 
     @classmethod
     def measure(
-        cls, images: LabelledImages, resolution: int, num_images: int, network: FeatureNetwork, batch_size: int = 100
+        cls,
+        images: LabelledImages,
+        network: FeatureNetwork,
+        *,
+        resolution: int,
+        num_images: int | None = None,
+        batch_size: int = 100,
     ) -> "Reference":
-        """Pass the first `num_images` pictures through the network."""
-        num_images = min(num_images, len(images))
+        """Pass the first `num_images` pictures, by default all, through the network."""
+        num_images = len(images) if num_images is None else min(num_images, len(images))
         reference = cls(images, resolution, num_images, FeatureStatistics(), None)
         # Class ids are compared, so they must mean the same.
-        can_read = network.label_names == images.label_names
-        num_correct = 0
+        judge = _Judge(network, reads_classes=network.label_names == images.label_names)
         for pixel_values, labels in reference.batches(batch_size):
-            features, read = network(FQGANImageProcessor().postprocess(pixel_values))
-            reference.statistics.update(features)
-            if can_read:
-                num_correct += int((read == labels).sum())
-        if can_read:
-            reference.accuracy = num_correct / num_images
+            judge.update(FQGANImageProcessor().postprocess(pixel_values), labels)
+        reference.statistics, reference.accuracy = judge.statistics, judge.accuracy
         return reference
 
-    def batches(self, batch_size: int, multiple_of: int = 1):
+    def batches(self, batch_size: int, multiple_of: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields pixels `(B, 3, H, W)` in [-1, 1] and labels `(B,)`."""
         processor = FQGANImageProcessor(size=self.resolution, multiple_of=multiple_of)
         dataset = ProcessedImages(self.images, range(self.num_images), processor)
         for batch in DataLoader(dataset, batch_size):
             yield batch["pixel_values"], batch["label"]
 
-    def distance(self, statistics: FeatureStatistics) -> float:
-        """Frechet distance of other pictures' features to these."""
-        return frechet_distance(statistics.mu, statistics.sigma, self.statistics.mu, self.statistics.sigma)
+
+class _Judge:
+    """Accumulates what a network says of images: statistics of features, and hits by class where it reads classes."""
+
+    def __init__(self, network: FeatureNetwork, reads_classes: bool):
+        self.network = network
+        self.statistics = FeatureStatistics()
+        num_classes = len(network.label_names) if reads_classes else 0
+        self.hits = torch.zeros(num_classes, dtype=torch.long)
+        self.counts = torch.zeros(num_classes, dtype=torch.long)
+
+    @classmethod
+    def beside(cls, reference: Reference, network: FeatureNetwork) -> "_Judge":
+        return cls(network, reads_classes=reference.accuracy is not None)
+
+    def update(self, images: Sequence[Image.Image], labels: torch.Tensor) -> None:
+        features, predictions = self.network(images)
+        self.statistics.update(features)
+        if len(self.counts):
+            known = labels >= 0  # -1: an image without a class
+            self.counts += torch.bincount(labels[known], minlength=len(self.counts))
+            self.hits += torch.bincount(labels[known & (predictions == labels)], minlength=len(self.counts))
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of images whose predicted class is their label."""
+        return self.hits.sum().item() / self.counts.sum().item() if self.counts.sum() else None
+
+    def distance(self, reference: Reference) -> float:
+        """Frechet distance of the features to those of the reference."""
+        theirs, ours = self.statistics, reference.statistics
+        return frechet_distance(theirs.mu, theirs.sigma, ours.mu, ours.sigma)
 
 
 @torch.no_grad()
 def evaluate_tokenizer(
-    model: FQGANModel, reference: Reference, network: FeatureNetwork, batch_size: int = 100
+    model: FQGANModel,
+    reference: Reference,
+    network: FeatureNetwork,
+    batch_size: int = 100,
+    each_codebook: bool = False,
 ) -> dict[str, Any]:
     """
     Quality of the reconstructions of held-out images, and what the codes are like.
 
+    Args:
+        model ([`FQGANModel`]): On any device.
+        reference ([`Reference`]): Measured by the same network.
+        network ([`FeatureNetwork`]): The judge.
+        batch_size (`int`): Images at a time.
+        each_codebook (`bool`): Also judge reconstructions from each codebook alone (arXiv 2411.16681, Figure 3).
+
     Returns:
-        `dict`: `frechet_distance` and `psnr` (dB) of the reconstructions; `read_as_labelled`, the share of them that
-        the judge reads as the original's label; `usage`, `codes_used` and `perplexity` of each codebook; `overlap`,
-        the normalised mutual information of two codebooks above chance (mean over the pairs; None for one codebook);
-        `bits_per_position`; `parameters` without and `training_only_parameters` of the feature heads.
+        `dict`: `frechet_distance` and `psnr` (dB) of the reconstructions; `classifier_accuracy`, the network's on the
+        reconstructions; `usage`, `codes_used` and `perplexity` of each codebook; `overlap`, the normalised mutual
+        information of two codebooks above chance (mean over the pairs; None for one codebook); `bits_per_position`;
+        `parameters` without and `training_only_parameters` of the feature heads. With `each_codebook`, a list of that
+        name with `psnr` and `classifier_accuracy` of each.
     """
     config = model.config
     model = model.eval()
-    statistics = FeatureStatistics()
+    processor = FQGANImageProcessor()
+    alone = range(config.num_codebooks) if each_codebook else ()
+    judges = {k: _Judge.beside(reference, network) for k in ("all", *alone)}
+    ratios = dict.fromkeys(judges, 0.0)
     usage = CodebookUsage(config.num_codebooks, config.codebook_size)
-    ratios, codes, num_correct = [], [], 0
+    kept, num_kept = [], 0
     for pixel_values, labels in reference.batches(batch_size, model.downsample_factor):
         output = model(pixel_values.to(model.device))
-        reconstructions = output.sample.float().cpu()
-        features, read = network(FQGANImageProcessor().postprocess(reconstructions))
-        statistics.update(features)
-        ratios.append(psnr(pixel_values, reconstructions))
-        usage.update(output.codes)
-        codes.append(output.codes.cpu())
-        if reference.accuracy is not None:
-            num_correct += int((read == labels).sum())
-    overlap = None
-    if config.num_codebooks > 1:
-        pairs = codebook_overlap(torch.cat(codes), adjusted=True)
-        overlap = pairs[~torch.eye(len(pairs), dtype=torch.bool)].mean().item()
+        codes = output.codes.cpu()
+        usage.update(codes)
+        if num_kept < MAX_OVERLAP_POSITIONS:
+            kept.append(codes.int())
+            num_kept += codes[:, 0].numel()
+        samples = {"all": output.sample}
+        samples |= {k: model.decode_codes(output.codes, codebooks=[k]).sample for k in alone}
+        for k, sample in samples.items():
+            sample = sample.float().cpu()
+            judges[k].update(processor.postprocess(sample), labels)
+            ratios[k] += psnr(pixel_values, sample).sum().item()
     heads = sum(parameter.numel() for parameter in model.feature_heads.parameters())
-    return {
+    figures = {
         "num_images": reference.num_images,
-        "frechet_distance": reference.distance(statistics),
-        "psnr": torch.cat(ratios).mean().item(),
-        "read_as_labelled": None if reference.accuracy is None else num_correct / reference.num_images,
+        "frechet_distance": judges["all"].distance(reference),
+        "psnr": ratios["all"] / reference.num_images,
+        "classifier_accuracy": judges["all"].accuracy,
         "usage": usage.usage.tolist(),
         "codes_used": usage.num_used.tolist(),
         "perplexity": usage.perplexity.tolist(),
-        "overlap": overlap,
+        "overlap": _mean_overlap(kept),
         "num_codebooks": config.num_codebooks,
         "codebook_size": config.codebook_size,
-        "grid": list(codes[0].shape[2:]),
+        "grid": list(kept[0].shape[2:]),
         "bits_per_position": config.num_codebooks * torch.tensor(float(config.codebook_size)).log2().item(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()) - heads,
         "training_only_parameters": heads,
     }
+    if each_codebook:
+        figures["each_codebook"] = [
+            {"psnr": ratios[k] / reference.num_images, "classifier_accuracy": judges[k].accuracy} for k in alone
+        ]
+    return figures
+
+
+def _mean_overlap(batches: list[torch.Tensor]) -> float | None:
+    """Mean over the pairs of codebooks, from batches of codes `(B, K, h, w)`."""
+    if batches[0].shape[1] == 1:
+        return None
+    sequences = torch.cat([batch.transpose(0, 1).flatten(1) for batch in batches], dim=1)
+    pairs = codebook_overlap(sequences[None, :, :MAX_OVERLAP_POSITIONS], adjusted=True)
+    return pairs[~torch.eye(len(pairs), dtype=torch.bool)].mean().item()
 
 
 @torch.no_grad()
@@ -136,92 +200,109 @@ def evaluate_generator(
     pipe: FARPipeline,
     reference: Reference,
     network: FeatureNetwork,
+    *,
     num_images: int,
-    batch_size: int = 100,
-    guidance_scale: float = 2.0,
-    top_k: int = 0,
     seed: int = 0,
+    batch_size: int = 100,
+    settings: SamplingSettings | None = None,
+    num_shown: int = 0,
 ) -> tuple[dict[str, Any], list[list[Image.Image]]]:
     """
     Class-balanced samples against held-out images.
 
     Args:
-        num_images (`int`): To generate; rounded down to the same number for each class, at least one.
+        pipe ([`FARPipeline`]): On any device.
+        reference, network: See `evaluate_tokenizer`.
+        num_images (`int`): To generate; rounded down to the same number of each class, at least one.
+        seed (`int`): Image i comes from `image_generator(seed, i)`.
+        batch_size (`int`): Images at a time.
+        settings ([`SamplingSettings`], *optional*): How codes are sampled.
+        num_shown (`int`): Images of each class to return, the first ones.
 
     Returns:
-        `tuple`: `frechet_distance`; `read_as_asked`, the share that the judge reads as the class asked for, also by
-        class; `parameters` of the generator. And the first eight images of each class.
+        `tuple`: A `dict` of `frechet_distance`; `class_consistency`, the share of images whose class by the network is
+        the one asked for, and `class_consistency_by_class`, both None where the network does not know these classes;
+        the sampling settings that matter and `parameters` of the generator. And `num_shown` images of each class.
     """
+    settings = settings or SamplingSettings()
     config = pipe.transformer.config
     names = [config.id2label[i] for i in range(config.num_classes)]
-    per_class = max(1, num_images // config.num_classes)
     # Class after class in turn, so that every batch holds all of them.
-    labels = list(range(config.num_classes)) * per_class
-    statistics, reads = FeatureStatistics(), []
-    rows: list[list[Image.Image]] = [[] for _ in names]
-    pipe.set_progress_bar_config(disable=True)
-    settings = SamplingSettings(guidance_scale=guidance_scale, top_k=top_k)
-    images = generate_images(pipe, labels, seed=seed, batch_size=batch_size, settings=settings)
-    for start in range(0, len(images), batch_size):
-        features, read = network(images[start : start + batch_size])
-        statistics.update(features)
-        if reference.accuracy is not None:
-            reads.append(read)
-    for label, image in zip(labels, images, strict=True):
-        if len(rows[label]) < 8:
-            rows[label].append(image)
-    share, by_class = None, None
-    if reads:
-        asked = torch.tensor(labels)
-        as_asked = torch.cat(reads) == asked
-        share = as_asked.float().mean().item()
-        by_class = {name: as_asked[asked == i].float().mean().item() for i, name in enumerate(names)}
+    labels = list(range(config.num_classes)) * max(1, num_images // config.num_classes)
+    judge = _Judge.beside(reference, network)
+    shown: list[list[Image.Image]] = [[] for _ in names]
+    place = 0
+    for images in generate_batches(pipe, labels, seed=seed, batch_size=batch_size, settings=settings):
+        asked = labels[place : place + len(images)]
+        place += len(images)
+        judge.update(images, torch.tensor(asked))
+        for label, image in zip(asked, images, strict=True):
+            if len(shown[label]) < num_shown:
+                shown[label].append(image)
+    by_class = None
+    if judge.accuracy is not None:
+        by_class = dict(zip(names, (judge.hits / judge.counts).tolist(), strict=True))
     figures = {
-        "num_images": len(images),
-        "frechet_distance": reference.distance(statistics),
-        "read_as_asked": share,
-        "read_as_asked_by_class": by_class,
-        "guidance_scale": guidance_scale,
-        "top_k": top_k,
+        "num_images": len(labels),
+        "frechet_distance": judge.distance(reference),
+        "class_consistency": judge.accuracy,
+        "class_consistency_by_class": by_class,
+        "guidance_scale": settings.guidance_scale,
+        "top_k": settings.top_k,
         "parameters": pipe.transformer.num_parameters(),
     }
-    return figures, rows
+    return figures, shown
 
 
-def load_pipeline(tokenizer: str | Path, generator: str | Path) -> FARPipeline:
-    """The trained parts as one pipeline."""
-    return FARPipeline(
-        vqmodel=load_pretrained(FQGANModel, tokenizer, "tokenizer").eval(),
-        transformer=load_pretrained(FARForImageGeneration, generator, "generator").eval(),
-        image_processor=load_pretrained(FQGANImageProcessor, tokenizer, "tokenizer"),
+def evaluate(
+    images: LabelledImages,
+    tokenizer: str | Path,
+    feature_extractor: str | Path,
+    generator: str | Path | None = None,
+    *,
+    resolution: int | None = None,
+    num_generated_images: int = 5000,
+    seed: int = 0,
+    batch_size: int = 100,
+    settings: SamplingSettings | None = None,
+    num_shown: int = 0,
+) -> tuple[dict[str, Any], dict[str, list[Image.Image]]]:
+    """
+    Load a tokenizer, and a generator on top of it, and judge them on held-out images.
+
+    Args:
+        images (`LabelledImages`): From [`~fqgan_hf.evaluation.images.load_images`].
+        tokenizer, feature_extractor, generator (`str` or `Path`): Folders or Hub ids.
+        resolution (`int`, *optional*): Side in pixels; by default the tokenizer's `sample_size`.
+        num_generated_images, seed, batch_size, settings, num_shown: See `evaluate_generator`.
+
+    Returns:
+        `tuple`: Figures under `held_out`, `tokenizer` and, with a generator, `generator`, see `evaluate_tokenizer` and
+        `evaluate_generator`; and the first `num_shown` generated images of each class by its name.
+
+    Raises:
+        ValueError: Something cannot be loaded, or tokenizer and generator do not belong together.
+    """
+    device = choose_device()
+    model = load_pretrained(FQGANModel, tokenizer, "tokenizer").to(device)
+    network = FeatureNetwork(feature_extractor, device)
+    reference = Reference.measure(
+        images, network, resolution=resolution or model.config.sample_size, batch_size=batch_size
     )
-
-
-def evaluate(args: "EvaluationArguments") -> dict[str, Any]:
-    """Figures of what the arguments name, as `output_file` gets them; the samples go to `sample_grid`."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_pretrained(FQGANModel, args.tokenizer, "tokenizer").to(device)
-    network = FeatureNetwork(args.feature_extractor, device)
-    images = load_images(args)
-    resolution = args.resolution or model.config.sample_size
-    reference = Reference.measure(images, resolution, len(images), network, args.batch_size)
     figures = {
-        "held_out": {"source": images.source, "num_images": len(images), "read_as_labelled": reference.accuracy},
-        "tokenizer": evaluate_tokenizer(model, reference, network, args.batch_size),
+        "held_out": {
+            "source": images.source,
+            "num_images": reference.num_images,
+            "classifier_accuracy": reference.accuracy,
+        },
+        "tokenizer": evaluate_tokenizer(model, reference, network, batch_size),
     }
-    if args.generator is not None:
-        pipe = load_pipeline(args.tokenizer, args.generator).to(device)
-        figures["generator"], rows = evaluate_generator(
-            pipe,
-            reference,
-            network,
-            args.num_generated_images,
-            args.batch_size,
-            args.guidance_scale,
-            args.top_k,
-            args.seed,
-        )
-        if args.sample_grid is not None:
-            names = [pipe.transformer.config.id2label[i] for i in range(len(rows))]
-            save_image(image_grid(rows, row_captions=names, min_cell_size=64, padding=4), args.sample_grid)
-    return figures
+    if generator is None:
+        return figures, {}
+    pipe = join_pipeline(tokenizer, generator).to(device)
+    figures["generator"], shown = evaluate_generator(
+        pipe, reference, network, num_images=num_generated_images, seed=seed, batch_size=batch_size,
+        settings=settings, num_shown=num_shown,
+    )  # fmt: skip
+    names = pipe.transformer.config.id2label
+    return figures, {names[label]: images for label, images in enumerate(shown)}
