@@ -1,35 +1,35 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-# ruff: noqa: F401
 """Factorized visual tokenizers (FQGAN) and autoregressive image generation (FAR) on diffusers and transformers."""
 
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fqgan_hf.checkout import folders_beside
 
-# In a checkout `modeling/` and `training/` sit beside this folder, in a wheel inside it: submodules both ways.
-if not (Path(__file__).parent / "modeling").is_dir():
-    __path__.append(str(Path(__file__).resolve().parent.parent))
 
+__path__ += folders_beside(Path(__file__).parent)
+
+from fqgan_hf.hub.kinds import KINDS
 from fqgan_hf.hub.registration import register_with_diffusers
 
 
 __version__ = "0.1.0"
 
+# Public names and the modules that define them, which are imported when a name is first used.
 _MODULE_OF = {
+    **{kind.class_name: kind.module for kind in KINDS},
+    "CardInfo": "fqgan_hf.hub.cards",
     "FARConfig": "fqgan_hf.modeling.configuration_far",
-    "FARForImageGeneration": "fqgan_hf.modeling.modeling_far",
-    "FARPipeline": "fqgan_hf.pipelines.pipeline_far",
-    "FQGANImageProcessor": "fqgan_hf.modeling.image_processing_fqgan",
-    "FQGANModel": "fqgan_hf.modeling.modeling_fqgan",
-    "FQGANPipeline": "fqgan_hf.pipelines.pipeline_fqgan",
     "SamplingSettings": "fqgan_hf.modeling.code_sampling",
     "collect_facts": "fqgan_hf.hub.facts",
     "convert_checkpoint": "fqgan_hf.conversion",
+    "export": "fqgan_hf.hub.export",
     "generate_images": "fqgan_hf.pipelines.inference",
     "load_pipeline": "fqgan_hf.pipelines.inference",
     "load_tokenizer": "fqgan_hf.pipelines.inference",
     "optimize": "fqgan_hf.kernels.optimization",
+    "push_to_hub": "fqgan_hf.hub.export",
     "sample_to_folder": "fqgan_hf.pipelines.sample",
 }
 
@@ -37,6 +37,8 @@ __all__ = sorted([*_MODULE_OF, "__version__"])
 
 if TYPE_CHECKING:  # the same table for programs that read the source
     from fqgan_hf.conversion import convert_checkpoint
+    from fqgan_hf.hub.cards import CardInfo
+    from fqgan_hf.hub.export import export, push_to_hub
     from fqgan_hf.hub.facts import collect_facts
     from fqgan_hf.kernels.optimization import optimize
     from fqgan_hf.modeling.code_sampling import SamplingSettings

@@ -75,7 +75,7 @@ pipe.set_progress_bar_config(disable=True)
 image = pipe(class_labels=[1], generator=torch.Generator().manual_seed(0)).images[0]
 assert image.size == (4, 4), image.size
 
-from fqgan_hf.hub import export
+from fqgan_hf import export
 export(vqmodel, "published")
 assert Path("published/README.md").is_file() and Path("published/modeling_fqgan.py").is_file()
 assert importlib.util.find_spec("torchvision") is None

@@ -1,17 +1,13 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""TODO."""
+"""Model cards: what the object itself tells, and what [`CardInfo`] adds, in the templates of `model_cards/`."""
 
 import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fqgan_hf.hub.kinds import CARD_TEMPLATES, _kind
-
-
-if TYPE_CHECKING:
-    pass
+from fqgan_hf.hub.kinds import kind_of
 
 
 @dataclass
@@ -55,36 +51,41 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
     The model card of `obj` as it would be published, front matter included.
 
     Args:
-        obj: As for [`export`].
+        obj (`FQGANModel`, `FARForImageGeneration`, `FARPipeline` or `FQGANPipeline`): What is published.
         repo_id (`str`): Name that the card's examples load.
         info (`CardInfo`, *optional*): What the object itself doesn't tell.
 
     Returns:
         `str`: Markdown.
+
+    Raises:
+        ValueError: `obj` is of another class.
     """
     from huggingface_hub import EvalResult, ModelCardData
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     import fqgan_hf
 
-    kind = _kind(obj)
+    kind = kind_of(obj)
     info = info or CardInfo()
     title = info.title or repo_id.split("/")[-1]
-    generates = kind in ("FARForImageGeneration", "FARPipeline")
-    # The Hub's ready-made snippets for "diffusers" don't import this package and would fail: name it instead.
-    library = "transformers" if kind == "FARForImageGeneration" else "fqgan-hf"
-    tags = ["fqgan", "far", "class-conditional"] if generates else ["fqgan", "image-tokenizer", "vector-quantization"]
+    task = "unconditional-image-generation" if kind.generates else "image-to-image"
+    is_transformers = kind.model_type is not None
+    tags = ["fqgan", "image-tokenizer", "vector-quantization"]
+    if kind.generates:
+        tags = ["fqgan", "far", "class-conditional"]
     data = ModelCardData(
         license=info.license,
-        library_name=library,
-        pipeline_tag="unconditional-image-generation" if generates else "image-to-image",
-        tags=[*tags, "diffusers", *info.tags] if kind != "FARForImageGeneration" else [*tags, *info.tags],
+        # The Hub's ready-made snippets for "diffusers" don't import this package and would fail: name it instead.
+        library_name="transformers" if is_transformers else "fqgan-hf",
+        pipeline_tag=task,
+        tags=[*tags, *([] if is_transformers else ["diffusers"]), *info.tags],
         datasets=[name for name in info.datasets if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)] or None,
         base_model=info.base_model,
         model_name=title,
         eval_results=[
             EvalResult(
-                task_type="unconditional-image-generation" if generates else "image-to-image",
+                task_type=task,
                 dataset_type=_slug(info.evaluation_dataset),
                 dataset_name=info.evaluation_dataset,
                 metric_type=_slug(name),
@@ -95,11 +96,7 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
         ]
         or None,
     )
-    models = {"FQGANModel": "tokenizer", "FARForImageGeneration": "generator"}
-    parts = {models[kind]: obj} if kind in models else {"tokenizer": obj.vqmodel}
-    if kind == "FARPipeline":
-        parts["generator"] = obj.transformer
-
+    models = {part_kind.role: part for _, part_kind, part in kind.parts(obj) if part_kind.role in _FACTS}
     folders = [Path(base) / "model_cards" for base in fqgan_hf.__path__]
     environment = Environment(
         loader=FileSystemLoader(folders),
@@ -108,13 +105,13 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(CARD_TEMPLATES[kind]).render(
+    return environment.get_template(kind.card).render(
         card_data=data.to_yaml(),
         title=title,
         repo_id=repo_id,
         info=info,
         version=fqgan_hf.__version__,
-        **{name: _FACTS[name](model) for name, model in parts.items()},
+        **{role: _FACTS[role](model) for role, model in models.items()},
     )
 
 

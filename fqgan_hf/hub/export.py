@@ -1,7 +1,6 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Exchange with the Hub: what a published folder holds, how it gets there, how diffusers finds our classes.
+"""Exchange with the Hub: what a published folder holds, and how it gets there.
 
-    register_with_diffusers()   so that `model_index.json` says ["fqgan_hf", "FQGANModel"] and loads again
     export(model, "folder")     weights, configuration, code files and model card, as they would be pushed
     push_to_hub(model, "org/name")
 
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fqgan_hf.files import check_writable, scratch_folder, staged_folder
 from fqgan_hf.hub.cards import CardInfo, render_card
-from fqgan_hf.hub.kinds import COMPONENTS, CONFIG_CODE, PIPELINES, _kind
+from fqgan_hf.hub.kinds import ModelKind, kind_named, kind_of
 
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def export(
         ValueError: If `obj` is none of the four classes.
         OSError: If the directory cannot be written.
     """
-    kind = _kind(obj)
+    kind = kind_of(obj)
     directory = Path(directory)
     if directory.is_file():
         raise ValueError(f"directory must be a folder, got the file {directory}")
@@ -87,30 +86,24 @@ def export(
     return directory
 
 
-def _complete_folder(folder: Path, obj: Any, kind: str, image_processor: "FQGANImageProcessor | None") -> None:
+def _complete_folder(folder: Path, obj: Any, kind: ModelKind, image_processor: "FQGANImageProcessor | None") -> None:
     """What `save_pretrained` left out: a tokenizer's image processor, the code files, and where loaders find them."""
-    if kind in PIPELINES:
-        components = {name: type(component).__name__ for name, component in obj.components.items()}
-    else:
-        components = {"": kind}
-        if kind == "FQGANModel":
-            if image_processor is None:
-                from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
+    parts = [(name, part_kind) for name, part_kind, _ in kind.parts(obj)]
+    if kind.role == "tokenizer":
+        if image_processor is None:
+            from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 
-                size, factor = obj.config.sample_size, obj.downsample_factor
-                image_processor = FQGANImageProcessor(size=size, multiple_of=factor)
-            image_processor.save_pretrained(str(folder))
-            _write_auto_map(folder / "preprocessor_config.json", "FQGANImageProcessor")
-    for part, class_name in components.items():
+            size, factor = obj.config.sample_size, obj.downsample_factor
+            image_processor = FQGANImageProcessor(size=size, multiple_of=factor)
+        image_processor.save_pretrained(str(folder))
+        parts.append(("", kind_named(type(image_processor).__name__)))
+    for name, part_kind in parts:
         # diffusers' AutoModel reads no code for a pipeline's component, and a tokenizer's entry would only warn.
-        if class_name == "FQGANModel" and part:
-            continue
-        file = "preprocessor_config.json" if class_name == "FQGANImageProcessor" else "config.json"
-        _write_auto_map(folder / part / file, class_name)
-    exported = {*components.values(), *(["FQGANImageProcessor"] if kind == "FQGANModel" else [])}
-    for source in _code_files(exported):
+        if name == "" or part_kind.role != "tokenizer":
+            _write_auto_map(folder / name / part_kind.config_file, part_kind)
+    for source in _code_files({part_kind for _, part_kind in parts}):
         shutil.copyfile(source, folder / source.name)
-    for path in [folder / "model_index.json", *(folder / part / "config.json" for part in components)]:
+    for path in (folder / "model_index.json", *(folder / name / part_kind.config_file for name, part_kind in parts)):
         _drop_local_path(path)
 
 
@@ -154,7 +147,7 @@ def push_to_hub(
     from huggingface_hub import HfApi
     from huggingface_hub.utils import validate_repo_id
 
-    kind = _kind(obj)
+    kind = kind_of(obj)
     validate_repo_id(repo_id)
     api = HfApi(token=token)
     if "/" not in repo_id:
@@ -195,11 +188,10 @@ def _repository(api: "HfApi", repo_id: str, private: bool | None) -> Iterator[No
         raise
 
 
-def _write_auto_map(path: Path, class_name: str) -> None:
+def _write_auto_map(path: Path, kind: ModelKind) -> None:
     """Name the code files in a configuration. Done here, not by `register_for_auto_class`, which is global."""
-    auto_class, module = COMPONENTS[class_name]
     content = json.loads(path.read_text(encoding="utf-8"))
-    content["auto_map"] = {**CONFIG_CODE.get(class_name, {}), auto_class: f"{module}.{class_name}"}
+    content["auto_map"] = kind.auto_map
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -211,24 +203,24 @@ def _drop_local_path(path: Path) -> None:
             path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _code_files(class_names: set[str]) -> list[Path]:
+def _code_files(kinds: set[ModelKind]) -> list[Path]:
     """Files of `modeling/` that define the classes, with everything they import from one another."""
     from transformers.dynamic_module_utils import get_relative_import_files
 
     import fqgan_hf.modeling
 
     folder = Path(fqgan_hf.modeling.__file__).parent
-    files = {folder / f"{COMPONENTS[name][1]}.py" for name in class_names}
+    files = {folder / f"{kind.code_name}.py" for kind in kinds}
     return sorted(files | {Path(path) for file in files for path in get_relative_import_files(file)})
 
 
 def _weight_patterns(obj: Any, variant: str | None) -> list[str]:
+    """Names that the weight files of a variant may have, wherever an object has weights."""
     suffix = f".{variant}" if variant else ""
-    folders = [f"{name}/" for name in obj.components] if _kind(obj) in PIPELINES else [""]
     return [
-        folder + pattern
-        for folder in folders
-        for stem in ("model", "diffusion_pytorch_model")
+        f"{name}/{pattern}" if name else pattern
+        for name, kind, _ in kind_of(obj).parts(obj)
+        if (stem := kind.weights_stem)
         for pattern in (
             f"{stem}{suffix}.safetensors",
             f"{stem}{suffix}-?????-of-?????.safetensors",

@@ -1,14 +1,22 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""What a model folder holds, read from its configurations and the headers of its weights; no model is loaded."""
+"""What a model folder holds, read from its configurations and the headers of its weights; no model is loaded.
 
+It needs no library, so that `fqgan info` answers at once.
+"""
+
+import hashlib
+import re
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fqgan_hf.failures import first_line
 from fqgan_hf.files import read_json
+from fqgan_hf.hub.config_fields import config_fields
+from fqgan_hf.hub.kinds import ModelKind, kind_in_config, kind_named
 from fqgan_hf.hub.resolve import resolve_folder
+from fqgan_hf.modeling import checkpoint_files
+from fqgan_hf.modeling.checkpoint_files import FLOATING, StoredTensor, read_header
+from fqgan_hf.modeling.configuration_checks import check_label_names
 
 
 # Published configurations by what tells them apart: (num_codebooks, block_out_channels).
@@ -22,26 +30,25 @@ TOKENIZER_PRESETS = {
 # (hidden_size, num_hidden_layers, num_attention_heads, num_head_layers)
 GENERATOR_PRESETS = {(1024, 24, 16, 3): "far-base", (1280, 36, 20, 4): "far-large"}
 
+SIGN_OF_BYTE = bytes(byte >> 7 for byte in range(256))
 
-def folder_kind(folder: Path) -> str:
+
+def folder_kind(folder: Path) -> ModelKind:
     """
-    What a folder holds: "FARPipeline", "FQGANPipeline", "FQGANModel" or "FARForImageGeneration".
+    What kind of model or pipeline a folder holds, by its `model_index.json` or `config.json`.
 
     Raises:
-        ValueError: If it is none of them.
+        ValueError: It holds neither, or something that this package does not know.
     """
-    kind = None
-    if (folder / "model_index.json").is_file():
-        kind = read_json(folder / "model_index.json").get("_class_name")
-        kind = kind[-1] if isinstance(kind, list) else kind  # ["file", "class"] where the folder carries its own code
-    elif (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
-        kind = "FARForImageGeneration" if config.get("model_type") == "far" else config.get("_class_name")
-    else:
-        raise ValueError(f"{folder} holds neither model_index.json nor config.json: no model, no pipeline")
-    if kind not in ("FARPipeline", "FQGANPipeline", "FQGANModel", "FARForImageGeneration"):
-        raise ValueError(f"{folder} holds a {kind or 'model of unknown kind'}, which this package does not know")
-    return kind
+    for name in ("model_index.json", "config.json"):
+        if (folder / name).is_file():
+            config = read_json(folder / name)
+            kind = kind_in_config(config)
+            if kind is not None and kind.config_file == name:
+                return kind
+            named = config.get("_class_name") or "model of unknown kind"
+            raise ValueError(f"{folder} holds a {named!s:.80}, which this package does not know")
+    raise ValueError(f"{folder} holds neither model_index.json nor config.json: no model, no pipeline")
 
 
 def codebook_names(num_codebooks: int, feature_dims: Sequence[int | None] | None = None) -> list[str]:
@@ -84,123 +91,152 @@ def collect_facts(model: str | Path) -> dict[str, Any]:
         FileNotFoundError: See `resolve_folder`; or there are no weights.
         ValueError: It holds nothing that this package knows, or is damaged.
     """
-    folder = resolve_folder(model)
+    return folder_facts(resolve_folder(model))
+
+
+def folder_facts(folder: Path) -> dict[str, Any]:
+    """[`collect_facts`] of a local folder."""
     kind = folder_kind(folder)
-    if kind == "FQGANModel":
-        return tokenizer_facts(folder)
-    if kind == "FARForImageGeneration":
-        return generator_facts(folder)
-    facts = {"kind": f"pipeline ({kind})", "vqmodel": tokenizer_facts(folder / "vqmodel")}
-    if kind == "FARPipeline":
-        facts["transformer"] = generator_facts(folder / "transformer")
-        trained_on = facts["transformer"]["tokenizer_fingerprint"]
-        facts["belong_together"] = None if trained_on is None else trained_on == facts["vqmodel"]["fingerprint"]
+    if kind.role != "pipeline":
+        return _FACTS[kind.role](folder)
+    facts: dict[str, Any] = {"kind": f"pipeline ({kind})"}
+    by_role = {}
+    for part, class_name in kind.components.items():
+        role = kind_named(class_name).role
+        if role in _FACTS:
+            facts[part] = by_role[role] = _FACTS[role](folder / part)
+    if kind.generates:
+        trained_on = by_role["generator"]["tokenizer_fingerprint"]
+        facts["belong_together"] = None if trained_on is None else trained_on == by_role["tokenizer"]["fingerprint"]
     return facts
 
 
 def tokenizer_facts(folder: Path) -> dict[str, Any]:
-    """Facts of an `FQGANModel` folder."""
-    import torch
-
-    from fqgan_hf import FQGANModel
-    from fqgan_hf.modeling.quantizer_fqgan import FactorizedQuantizer
-
-    with torch.device("meta"):
-        model = FQGANModel.from_config(FQGANModel.load_config(str(folder)))
-    config = model.config
-    weights = weight_facts(folder)
-    quantizer = FactorizedQuantizer(config.num_codebooks, config.codebook_size, config.codebook_dim)
-    with torch.no_grad():
-        quantizer.embedding.copy_(read_tensor(folder, "quantizer.embedding"))
-    parameters = sum(p.numel() for p in model.parameters())
-    heads = sum(p.numel() for p in model.feature_heads.parameters())
-    preset = TOKENIZER_PRESETS.get((config.num_codebooks, tuple(config.block_out_channels)))
-    is_published = (config.codebook_size, config.codebook_dim, config.latent_channels) == (16384, 8, 256)
+    """Facts of an `FQGANModel` folder; raises `ValueError` if it is damaged or holds something else."""
+    kind, config, tensors = _open_model(folder, "tokenizer")
+    embedding = tensors.get("quantizer.embedding")
+    shape = (config["num_codebooks"], config["codebook_size"], config["codebook_dim"])
+    if embedding is None or embedding.shape != shape or embedding.dtype not in FLOATING:
+        found = f"{embedding.dtype} {embedding.shape}" if embedding else "none"
+        raise ValueError(f"the weights in {folder} must have codebooks of shape {shape}, got {found}")
+    factor = 2 ** max(len(config["block_out_channels"]) - 1, 0)
+    if config["sample_size"] < 1 or config["sample_size"] % factor:
+        raise ValueError(f"{folder}: sample_size must be a multiple of {factor}, got {config['sample_size']}")
+    grid = config["sample_size"] // factor
+    preset = TOKENIZER_PRESETS.get((config["num_codebooks"], tuple(config["block_out_channels"])))
+    is_published = (config["codebook_size"], config["codebook_dim"], config["latent_channels"]) == (16384, 8, 256)
+    parameters = sum(tensor.numel for tensor in tensors.values())
+    heads = sum(tensor.numel for name, tensor in tensors.items() if name.startswith("feature_heads."))
     return {
-        "kind": "tokenizer (FQGANModel)",
+        "kind": f"tokenizer ({kind})",
         "preset": preset if is_published else None,
-        "num_codebooks": config.num_codebooks,
-        "codebooks": codebook_names(config.num_codebooks, config.feature_dims),
-        "codebook_size": config.codebook_size,
-        "codebook_dim": config.codebook_dim,
-        "downsample_factor": model.downsample_factor,
-        "sample_size": config.sample_size,
-        "grid": list(model.grid_size(config.sample_size, config.sample_size)),
-        "feature_dims": list(config.feature_dims) if config.feature_dims else None,
+        "num_codebooks": config["num_codebooks"],
+        "codebooks": codebook_names(config["num_codebooks"], config["feature_dims"]),
+        "codebook_size": config["codebook_size"],
+        "codebook_dim": config["codebook_dim"],
+        "downsample_factor": factor,
+        "sample_size": config["sample_size"],
+        "grid": [grid, grid],
+        "feature_dims": config["feature_dims"] or None,
         "parameters": parameters,
         "parameters_without_feature_heads": parameters - heads,
-        "fingerprint": quantizer.fingerprint(),
-        **weights,
+        "fingerprint": _fingerprint(embedding),
+        **_weight_facts(tensors),
     }
 
 
 def generator_facts(folder: Path) -> dict[str, Any]:
-    """Facts of a `FARForImageGeneration` folder."""
-    import torch
-
-    from fqgan_hf import FARConfig, FARForImageGeneration
-
-    config = FARConfig.from_pretrained(str(folder))
-    with torch.device("meta"):
-        model = FARForImageGeneration(config)
-    shape = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.num_head_layers)
-    names = [name for key, name in sorted((config.id2label or {}).items()) if name != f"LABEL_{key}"]
+    """Facts of a `FARForImageGeneration` folder; raises `ValueError` if it is damaged or holds something else."""
+    kind, config, tensors = _open_model(folder, "generator")
+    shape = tuple(config[f"num_{name}"] for name in ("hidden_layers", "attention_heads", "head_layers"))
+    has_head = config["head_type"] == "ar"
     return {
-        "kind": "generator (FARForImageGeneration)",
-        "preset": GENERATOR_PRESETS.get(shape) if config.head_type == "ar" else None,
-        "num_codebooks": config.num_codebooks,
-        "codebook_size": config.codebook_size,
-        "grid": [config.grid_height, config.grid_width],
-        "num_classes": config.num_classes,
-        "class_names": names[:3] + (["..."] if len(names) > 3 else []) if names else None,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "head_type": config.head_type,
-        "num_head_layers": config.num_head_layers if config.head_type == "ar" else None,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "tokenizer_fingerprint": config.tokenizer_fingerprint,
-        **weight_facts(folder),
+        "kind": f"generator ({kind})",
+        "preset": GENERATOR_PRESETS.get((config["hidden_size"], *shape)) if has_head else None,
+        "num_codebooks": config["num_codebooks"],
+        "codebook_size": config["codebook_size"],
+        "grid": [config["grid_height"], config["grid_width"]],
+        "num_classes": config["num_classes"],
+        "class_names": _first_class_names(config["id2label"], folder / kind.config_file),
+        "hidden_size": config["hidden_size"],
+        "num_hidden_layers": config["num_hidden_layers"],
+        "num_attention_heads": config["num_attention_heads"],
+        "head_type": config["head_type"],
+        "num_head_layers": config["num_head_layers"] if has_head else None,
+        "parameters": sum(tensor.numel for tensor in tensors.values()),
+        "tokenizer_fingerprint": config["tokenizer_fingerprint"],
+        **_weight_facts(tensors),
     }
 
 
+_FACTS = {"tokenizer": tokenizer_facts, "generator": generator_facts}
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one model's folder; raises `FileNotFoundError` if there are none."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder} holds a configuration but no weights (*.safetensors)")
-    return files
+    """
+    The files that a model's weights are loaded from; those of a variant where a folder holds nothing else.
+
+    Raises:
+        FileNotFoundError: There are none.
+        ValueError: There are two sets of them, or the index that names them is damaged.
+    """
+    stem = folder_kind(folder).weights_stem
+    names = rf"{stem}(?:\.([^.]+))?\.safetensors|{stem}\.safetensors\.index(?:\.([^.]+))?\.json"
+    found = [re.fullmatch(names, path.name) for path in folder.iterdir() if "-of-" not in path.name]  # no shards
+    variants = sorted({match[1] or match[2] or "" for match in found if match})  # "" comes first
+    return checkpoint_files.weight_files(folder, stem, variants[0] if variants else None)
 
 
-@contextmanager
-def open_weights(path: Path):
-    """`safetensors.safe_open`, with the file's name in its errors."""
-    from safetensors import SafetensorError, safe_open
+def _open_model(folder: Path, role: str) -> tuple[ModelKind, dict[str, Any], dict[str, StoredTensor]]:
+    """Kind and configuration of a model, and what the headers of its weights say."""
+    kind = folder_kind(folder)
+    if kind.role != role:
+        raise ValueError(f"{folder} must hold a {role}, got a {kind}")
+    tensors: dict[str, StoredTensor] = {}
+    for path in weight_files(folder):
+        tensors |= read_header(path)
+    return kind, _read_config(folder / kind.config_file, kind), tensors
 
+
+def _read_config(path: Path, kind: ModelKind) -> dict[str, Any]:
+    """The settings of a `config.json`, with the class's defaults where it has none, and its class names."""
+    content = read_json(path)
+    config = {"id2label": content.get("id2label")}
+    for name, field in config_fields(kind.class_name).items():
+        value = content.get(name, field.default)
+        if name in content and not field.accepts(value):
+            raise ValueError(f"{path}: {name} must be of type {field.type}, got {value!r:.80}")
+        config[name] = list(value) if isinstance(value, tuple) else value
+    return config
+
+
+def _first_class_names(id2label: Any, path: Path) -> list[str] | None:
+    """Three names, and "..." if there are more; transformers makes up those like LABEL_7."""
     try:
-        with safe_open(path, framework="pt") as weights:
-            yield weights
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {first_line(error)}") from error
+        check_label_names(id2label)
+        names = {int(key): name for key, name in (id2label or {}).items()}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    names = [names[key] for key in sorted(names) if names[key] != f"LABEL_{key}"]
+    return names[:3] + (["..."] if len(names) > 3 else []) or None
 
 
-def weight_facts(folder: Path) -> dict[str, Any]:
-    """Number types and size of the weights, from the files' headers."""
-    dtypes, size = set(), 0
-    for path in weight_files(folder):
-        size += path.stat().st_size
-        with open_weights(path) as weights:
-            dtypes.update(weights.get_slice(name).get_dtype() for name in weights.keys())  # noqa: SIM118
-    return {"dtype": sorted(dtypes), "weights_bytes": size}
+def _weight_facts(tensors: dict[str, StoredTensor]) -> dict[str, Any]:
+    """Number types of the weights, and the size of their files."""
+    files = {tensor.path for tensor in tensors.values()}
+    return {
+        "dtype": sorted({tensor.dtype for tensor in tensors.values()}),
+        "weights_bytes": sum(path.stat().st_size for path in files),
+    }
 
 
-def read_tensor(folder: Path, name: str):
-    """One tensor of a model's weights; raises `ValueError` if none of the files has it."""
-    for path in weight_files(folder):
-        with open_weights(path) as weights:
-            if name in weights.keys():  # noqa: SIM118
-                return weights.get_tensor(name)
-    raise ValueError(f"the weights in {folder} lack {name}")
+def _fingerprint(embedding: StoredTensor) -> str:
+    """`FactorizedQuantizer.fingerprint` of codebooks in a file: the sign is the top bit of a number's last byte."""
+    digest = hashlib.sha256(repr(embedding.shape).encode())
+    width = FLOATING[embedding.dtype]
+    for block in embedding.blocks():
+        digest.update(block[width - 1 :: width].translate(SIGN_OF_BYTE))
+    return digest.hexdigest()
 
 
 def format_facts(facts: dict[str, Any], indent: int = 0) -> list[str]:

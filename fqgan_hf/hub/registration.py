@@ -1,20 +1,14 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""TODO."""
+"""How diffusers saves and loads our classes as members of the library "fqgan_hf"."""
 
 import importlib.abc
 import importlib.util
 import sys
-from typing import TYPE_CHECKING
 
-from fqgan_hf.hub.kinds import COMPONENTS, PIPELINES
-
-
-if TYPE_CHECKING:
-    pass
+from fqgan_hf.hub.kinds import KINDS
 
 
 _TABLES = "diffusers.pipelines.pipeline_loading_utils"
-
 _ALIAS = "_fqgan_hf"
 
 
@@ -58,7 +52,7 @@ class _FillTablesOnImport(importlib.abc.MetaPathFinder):
 
 
 def _fill_tables(tables) -> None:
-    methods = {name: ["save_pretrained", "from_pretrained"] for name in COMPONENTS}
+    methods = {kind.class_name: ["save_pretrained", "from_pretrained"] for kind in KINDS if kind.role != "pipeline"}
     tables.LOADABLE_CLASSES["fqgan_hf"] = methods
     tables.ALL_IMPORTABLE_CLASSES.update(methods)
 
@@ -66,5 +60,6 @@ def _fill_tables(tables) -> None:
     class_to_module = getattr(sys.modules["diffusers"], "_class_to_module", None)
     if class_to_module is not None:
         sys.modules[f"diffusers.{_ALIAS}"] = importlib.import_module("fqgan_hf")
-        for name in PIPELINES:
-            class_to_module.setdefault(name, _ALIAS)
+        for kind in KINDS:
+            if kind.role == "pipeline":
+                class_to_module.setdefault(kind.class_name, _ALIAS)

@@ -64,7 +64,7 @@ def resolve_pipeline(model: str | Path, option: str = "model") -> Path:
     """
     folder = resolve_folder(model)
     kind = folder_kind(folder)
-    if kind != "FARPipeline":
+    if kind.role != "pipeline" or not kind.generates:
         raise ValueError(f"{option} must be a FARPipeline (tokenizer and generator together), {model} is a {kind}")
     return folder
 
@@ -81,7 +81,7 @@ def resolve_tokenizer(model: str | Path, option: str = "model") -> Path:
         FileNotFoundError: See `resolve_folder`.
     """
     folder = resolve_folder(model)
-    if folder_kind(folder) == "FARForImageGeneration":
+    if folder_kind(folder).role == "generator":
         raise ValueError(f"{option} {model} is a generator and reads no images: give a tokenizer or a pipeline")
     return folder
 
@@ -123,7 +123,7 @@ def load_tokenizer(model: str | Path, device: str = "auto") -> "FQGANPipeline":
     from fqgan_hf.pretrained import load_pretrained
 
     model_folder, processor_folder = folder, folder
-    if folder_kind(folder).endswith("Pipeline"):
+    if folder_kind(folder).role == "pipeline":
         model_folder, processor_folder = folder / "vqmodel", folder / "image_processor"
     vqmodel = load_pretrained(FQGANModel, model_folder, "model").eval()
     if (processor_folder / "preprocessor_config.json").is_file():

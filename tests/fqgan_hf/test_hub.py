@@ -17,8 +17,19 @@ from PIL import Image
 
 import fqgan_hf
 import fqgan_hf.modeling
-from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel, FQGANPipeline
-from fqgan_hf.hub import export as hub
+from fqgan_hf import (
+    CardInfo,
+    FARConfig,
+    FARForImageGeneration,
+    FARPipeline,
+    FQGANImageProcessor,
+    FQGANModel,
+    FQGANPipeline,
+    export,
+)
+from fqgan_hf.hub import cards, registration
+from fqgan_hf.hub.cards import render_card
+from fqgan_hf.hub.kinds import KINDS
 
 
 CODE = {
@@ -93,7 +104,7 @@ class TestExport:
     @pytest.mark.parametrize("num_codebooks", [1, 2, 3, 4])
     def test_tokenizer(self, tmp_path, num_codebooks):
         vqmodel, _ = make_models(num_codebooks)
-        assert hub.export(vqmodel, tmp_path / "out") == tmp_path / "out"
+        assert export(vqmodel, tmp_path / "out") == tmp_path / "out"
         assert data_files(tmp_path / "out") == {
             "config.json", "diffusion_pytorch_model.safetensors", "preprocessor_config.json", "README.md",
         }  # fmt: skip
@@ -107,7 +118,7 @@ class TestExport:
 
     def test_generator(self, tmp_path):
         _, transformer = make_models()
-        hub.export(transformer, tmp_path)
+        export(transformer, tmp_path)
         assert data_files(tmp_path) == {"config.json", "generation_config.json", "model.safetensors", "README.md"}
         assert_code_is_whole(tmp_path, "generator")
         assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == {
@@ -119,7 +130,7 @@ class TestExport:
     def test_pipeline_carries_all_code_and_no_local_path(self, tmp_path):
         make_pipeline().save_pretrained(str(tmp_path / "saved"))
         pipe = FARPipeline.from_pretrained(tmp_path / "saved")
-        hub.export(pipe, tmp_path / "out")
+        export(pipe, tmp_path / "out")
         assert {name for name in data_files(tmp_path / "out") if "/" not in name} == {"model_index.json", "README.md"}
         assert_code_is_whole(tmp_path / "out", "tokenizer", "generator")
         assert "auto_map" not in json.loads((tmp_path / "out/vqmodel/config.json").read_text())
@@ -128,30 +139,30 @@ class TestExport:
 
     def test_card_can_be_left_alone(self, tmp_path):
         (tmp_path / "README.md").write_text("my own words")
-        hub.export(make_models()[0], tmp_path, write_card=False)
+        export(make_models()[0], tmp_path, write_card=False)
         assert (tmp_path / "README.md").read_text() == "my own words"
 
     def test_variant_and_shards(self, tmp_path):
-        hub.export(make_models()[1], tmp_path, variant="bf16", max_shard_size="100KB")
+        export(make_models()[1], tmp_path, variant="bf16", max_shard_size="100KB")
         assert "model.safetensors.index.bf16.json" in data_files(tmp_path)
         FARForImageGeneration.from_pretrained(tmp_path, variant="bf16")
 
     def test_refuses_other_objects(self, tmp_path):
         with pytest.raises(ValueError, match="only FQGANModel, .* can be exported, got Linear"):
-            hub.export(torch.nn.Linear(1, 1), tmp_path / "out")
+            export(torch.nn.Linear(1, 1), tmp_path / "out")
         assert not (tmp_path / "out").exists()
         (tmp_path / "file").write_text("")
         with pytest.raises(ValueError, match="directory must be a folder, got the file"):
-            hub.export(make_models()[0], tmp_path / "file")
+            export(make_models()[0], tmp_path / "file")
 
 
 class TestExportInPlace:
     def test_other_files_stay_and_stale_weights_go(self, tmp_path):
         tokenizer, generator = make_models()
-        hub.export(generator, tmp_path, max_shard_size="100KB")
+        export(generator, tmp_path, max_shard_size="100KB")
         (tmp_path / "notes.txt").write_text("mine")
         (tmp_path / "diffusion_pytorch_model.fp16.safetensors").write_text("another variant's")
-        hub.export(generator, tmp_path)
+        export(generator, tmp_path)
         FARForImageGeneration.from_pretrained(tmp_path)
         assert data_files(tmp_path) == {
             "config.json", "generation_config.json", "model.safetensors", "README.md", "notes.txt",
@@ -159,11 +170,11 @@ class TestExportInPlace:
         }  # fmt: skip
 
     def test_nothing_is_half_written(self, tmp_path, monkeypatch):
-        hub.export(make_models()[0], tmp_path)
+        export(make_models()[0], tmp_path)
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-        monkeypatch.setattr(hub, "render_card", lambda *_: 1 / 0)
+        monkeypatch.setattr("fqgan_hf.hub.export.render_card", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            hub.export(make_models(3)[0], tmp_path)
+            export(make_models(3)[0], tmp_path)
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -172,10 +183,10 @@ class TestCard:
         """As printed, each with no name of another's, from a folder that holds the model and a photo."""
         snippets = []
         for name, obj in self.objects().items():
-            hub.export(obj, tmp_path / "org" / name, repo_id=f"org/{name}")
+            export(obj, tmp_path / "org" / name, repo_id=f"org/{name}")
             card = (tmp_path / "org" / name / "README.md").read_text()
             snippets += re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-        hub.export(self.objects()["fqgan.md"], tmp_path / "path" / "to" / "the" / "tokenizer")
+        export(self.objects()["fqgan.md"], tmp_path / "path" / "to" / "the" / "tokenizer")
         Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 50).convert("RGB").save(tmp_path / "photo.jpg")
         assert len(snippets) == 7
         (tmp_path / "snippets.json").write_text(json.dumps(snippets))
@@ -194,7 +205,7 @@ class TestCard:
         }
 
     def test_every_kind_parses_with_license_tags_and_figures(self):
-        info = hub.CardInfo(
+        info = CardInfo(
             license="cc-by-nc-4.0",
             datasets=["org/digits", "scikit-learn's digits"],
             metrics={"rFID": torch.tensor(0.5), "PSNR": 22},
@@ -203,7 +214,7 @@ class TestCard:
             tags=["digits"],
         )
         for template, obj in self.objects().items():
-            text = hub.render_card(obj, "org/name", info)
+            text = render_card(obj, "org/name", info)
             card = ModelCard(text)
             assert card.data.license == "cc-by-nc-4.0", template
             assert {"fqgan", "digits"} <= set(card.data.tags)
@@ -214,25 +225,25 @@ class TestCard:
             assert "\n\n\n" not in text and "{{" not in text
 
     def test_says_so_when_nothing_is_known(self):
-        text = hub.render_card(self.objects()["far.md"], "org/name")
+        text = render_card(self.objects()["far.md"], "org/name")
         assert "Nothing was recorded about the training" in text
         assert "No figures were recorded" in text
         assert ModelCard(text).data.eval_results is None
 
     def test_names_the_fingerprints(self):
         pipe = self.objects()["far_pipeline.md"]
-        assert hub.render_card(pipe, "org/name").count(pipe.vqmodel.fingerprint()[:16]) == 2
+        assert render_card(pipe, "org/name").count(pipe.vqmodel.fingerprint()[:16]) == 2
 
     def test_undefined_variables_raise(self, monkeypatch):
-        monkeypatch.setitem(hub._FACTS, "generator", lambda model: {"parameters": 1})
+        monkeypatch.setitem(cards._FACTS, "generator", lambda model: {"parameters": 1})
         with pytest.raises(jinja2.UndefinedError, match="num_codebooks"):
-            hub.render_card(self.objects()["far.md"], "org/name")
+            render_card(self.objects()["far.md"], "org/name")
 
     def test_metrics_need_a_dataset_and_finite_values(self):
         with pytest.raises(ValueError, match="evaluation_dataset must name"):
-            hub.CardInfo(metrics={"FID": 1.0})
+            CardInfo(metrics={"FID": 1.0})
         with pytest.raises(ValueError, match="metrics must be finite numbers, got FID = nan"):
-            hub.CardInfo(metrics={"FID": float("nan")}, evaluation_dataset="digits")
+            CardInfo(metrics={"FID": float("nan")}, evaluation_dataset="digits")
 
 
 class TestRegistration:
@@ -240,7 +251,9 @@ class TestRegistration:
         """The tables are internal to diffusers; this fails when a new version has moved them."""
         from diffusers.pipelines import pipeline_loading_utils as tables
 
-        for name in hub.COMPONENTS:
+        names = [kind.class_name for kind in KINDS if kind.role != "pipeline"]
+        assert len(names) == 3
+        for name in names:
             assert tables.LOADABLE_CLASSES["fqgan_hf"][name] == ["save_pretrained", "from_pretrained"]
             assert tables.ALL_IMPORTABLE_CLASSES[name] == ["save_pretrained", "from_pretrained"]
 
@@ -254,15 +267,15 @@ class TestRegistration:
         from diffusers.pipelines import pipeline_loading_utils as tables
 
         before = {name: dict(classes) for name, classes in tables.LOADABLE_CLASSES.items()}
-        hub.register_with_diffusers()
+        registration.register_with_diffusers()
         assert before == tables.LOADABLE_CLASSES
-        assert not any(isinstance(finder, hub._FillTablesOnImport) for finder in sys.meta_path)
+        assert not any(isinstance(finder, registration._FillTablesOnImport) for finder in sys.meta_path)
 
 
 PUSH = """
 import torch
 from fqgan_hf import FARForImageGeneration, FARPipeline
-from fqgan_hf.hub import CardInfo, push_to_hub
+from fqgan_hf import CardInfo, push_to_hub
 
 pipe = FARPipeline.from_pretrained("pipeline")
 push_to_hub(pipe, "org/pipeline", private=True, card=CardInfo(license="mit"), max_shard_size="100KB")
@@ -329,7 +342,7 @@ save_file(codes, "codes.safetensors")
 PUSH_THAT_FAILS = """
 import pathlib, sys, tempfile
 from fqgan_hf import FQGANModel
-from fqgan_hf.hub import push_to_hub
+from fqgan_hf import push_to_hub
 
 model = FQGANModel.from_pretrained("tokenizer")
 if sys.argv[1:] == ["killed"]:

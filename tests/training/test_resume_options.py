@@ -11,7 +11,7 @@ from accelerate.utils import load as load_pickle
 from PIL import Image
 
 from fqgan_hf.files import MANIFEST
-from fqgan_hf.training.common.model_config import model_fields
+from fqgan_hf.hub.config_fields import config_fields
 from fqgan_hf.training.common.resuming import ON_RESUME, OnResume, check_resumable, read_checkpoint, recorded_options
 from fqgan_hf.training.extract_codes import main as extract_codes
 from fqgan_hf.training.train_far import TrainFARArguments
@@ -263,7 +263,7 @@ def test_a_checkpoint_of_something_else_does_not_fit(resumed):
 
 def test_fields_of_models_are_read_from_their_source():
     for name, some in (("FQGANModel", {"codebook_size", "feature_dims"}), ("FARForImageGeneration", {"rope_theta"})):
-        assert some <= set(model_fields(name)) and "self" not in model_fields(name)
+        assert some <= set(config_fields(name)) and "self" not in config_fields(name)
 
 
 def test_comparison_needs_no_more_than_the_manifest(finished, tokenizer_options):
