@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fqgan_hf.checkout import folders_beside
-
-
-__path__ += folders_beside(Path(__file__).parent)
-
 from fqgan_hf.hub.kinds import KINDS
 from fqgan_hf.hub.registration import register_with_diffusers
 
 
+__path__ += folders_beside(Path(__file__).parent)
 __version__ = "0.1.0"
 
 # Public names and the modules that define them, which are imported when a name is first used.

@@ -8,6 +8,7 @@
 A new kind is one row here, one line under TYPE_CHECKING in `fqgan_hf/__init__.py`, and one card in `model_cards/`.
 """
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,10 @@ class ModelKind:
     def generates(self) -> bool:
         """Whether it makes images of nothing but a condition: a generator, or a pipeline that has one."""
         return self.role == "generator" or any(kind_named(name).generates for name in self.components.values())
+
+    def load_class(self) -> type:
+        """The class itself, which its libraries are imported for."""
+        return getattr(importlib.import_module(self.module), self.class_name)
 
     def parts(self, obj: Any) -> list[tuple[str, "ModelKind", Any]]:
         """What an object is saved as: subfolder, "" for the folder itself, kind and object of each part."""
