@@ -1,24 +1,29 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""TODO."""
+"""The demo's data, scikit-learn's handwritten digits, and the two small networks that know them.
 
-import warnings
+The *teacher* gives the second codebook a feature to predict, and the *judge* classifies reconstructions and generated
+digits. They are of different shape and start from different seeds; both learn from the training digits only, are saved
+in Hub form, and are loaded like any other network.
+"""
+
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fqgan_hf.failures import raise_if_interrupted
 from fqgan_hf.files import atomic_path
 
 
 if TYPE_CHECKING:
     from PIL import Image
+    from transformers import ResNetForImageClassification
 
 
 DIGIT_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-
 IMAGE_SIZE = 32
-
 NUM_HELD_OUT = 360
 
 
@@ -58,17 +63,8 @@ def enlarge(digit: np.ndarray) -> "Image.Image":
     return Image.fromarray(np.rint(large).clip(0, 255).astype(np.uint8))
 
 
-def shrink(images: list["Image.Image"]) -> np.ndarray:
-    """Pictures of 32x32 as digits of 8x8 in [0, 16], the inverse of `enlarge` but for its rounding: `(images, 64)`."""
-    pixels = np.stack([np.asarray(image.convert("L"), dtype=np.float64) for image in images])
-    cell = IMAGE_SIZE // 8
-    return pixels.reshape(-1, 8, cell, 8, cell).mean(axis=(2, 4)).reshape(-1, 64) * (16 / 255)
-
-
 def write_dataset(digits: Digits, folder: Path) -> None:
-    """The digits as a dataset on disk: `train` and `held_out`, a parquet file of pictures and labels each."""
-    import io
-
+    """The digits as a dataset on disk: `train` and `held_out`, each a parquet file of pictures and labels."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -87,54 +83,79 @@ def write_dataset(digits: Digits, folder: Path) -> None:
             dataset.to_parquet(str(path))
 
 
-class DigitReader:
+@dataclass(frozen=True)
+class NetworkRecipe:
     """
-    A small neural network that reads 8x8 digits; it has seen real training digits only.
+    A small residual network and how it learns the digits.
 
     Args:
-        digits ([`Digits`]): The classifier learns from `digits.train`.
+        hidden_sizes (`tuple[int, ...]`): Channels of its stages; the last is the width of its feature.
+        seed (`int`): Of its weights and of the order of the digits.
+        num_epochs (`int`): Passes over the training digits.
     """
 
-    def __init__(self, digits: Digits):
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.neural_network import MLPClassifier
-        from threadpoolctl import threadpool_limits
-
-        self.model = MLPClassifier((128, 64), alpha=0.1, max_iter=200, random_state=0)
-        with threadpool_limits(1), warnings.catch_warnings():  # matrices this small only lose by threads
-            warnings.simplefilter("ignore", category=ConvergenceWarning)  # 200 passes are what is meant
-            self.model.fit(digits.train / 16, digits.train_labels)
-
-    def read(self, digits: np.ndarray) -> np.ndarray:
-        """Classes `(digits,)` of 8x8 digits `(digits, 64)`."""
-        return self.model.predict(digits / 16)
-
-    def accuracy(self, digits: np.ndarray, labels: np.ndarray) -> float:
-        """Share of digits read as `labels`."""
-        return float(np.mean(self.read(digits) == labels))
-
-    def features(self, digits: np.ndarray) -> np.ndarray:
-        """Activations of the last hidden layer, `(digits, 64)`."""
-        hidden = digits / 16
-        for weights, bias in zip(self.model.coefs_[:-1], self.model.intercepts_[:-1], strict=True):
-            hidden = np.maximum(hidden @ weights + bias, 0)
-        return hidden
+    hidden_sizes: tuple[int, ...]
+    seed: int
+    num_epochs: int = 10
 
 
-def feature_distance(reader: DigitReader, digits: np.ndarray, others: np.ndarray) -> float:
-    """Frechet distance between two sets of 8x8 digits on the classifier's features."""
-    from fqgan_hf.evaluation.metrics import FeatureStatistics, frechet_distance
+JUDGE = NetworkRecipe(hidden_sizes=(32, 64), seed=1)
+TEACHER = NetworkRecipe(hidden_sizes=(16, 32, 64), seed=2)
 
-    a, b = (FeatureStatistics().update(reader.features(x)) for x in (digits, others))
-    return frechet_distance(a.mu, a.sigma, b.mu, b.sigma)
+BATCH_SIZE = 64
+LEARNING_RATE = 0.01
 
 
-def real_halves(digits: Digits, per_class: int = 50) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of real training digits that share none, `per_class` of each class, seen through `enlarge`."""
-    first, second = [], []
-    for label in range(10):
-        chosen = digits.train[digits.train_labels == label]
-        first.append(chosen[:per_class])
-        second.append(chosen[per_class : 2 * per_class])
-    halves = (np.concatenate(first), np.concatenate(second))
-    return tuple(shrink([enlarge(digit) for digit in half]) for half in halves)
+def train_network(recipe: NetworkRecipe, digits: Digits, folder: Path) -> None:
+    """
+    Train a classifier of digits and save it in Hub form, with its image processor.
+
+    Args:
+        recipe ([`NetworkRecipe`]): Its shape and training.
+        digits ([`Digits`]): It sees `digits.train`, as pictures shifted by up to two pixels each way.
+        folder (`Path`): Created if missing.
+    """
+    import torch
+    from transformers import BitImageProcessor, ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(
+        embedding_size=recipe.hidden_sizes[0],
+        hidden_sizes=list(recipe.hidden_sizes),
+        depths=[1] * len(recipe.hidden_sizes),
+        layer_type="basic",
+        id2label=dict(enumerate(DIGIT_NAMES)),
+        label2id={name: label for label, name in enumerate(DIGIT_NAMES)},
+    )
+    pixels = np.stack([np.asarray(enlarge(digit)) for digit in digits.train])
+    images = (torch.from_numpy(pixels).float() / 127.5 - 1)[:, None].expand(-1, 3, -1, -1)
+    labels = torch.from_numpy(digits.train_labels).long()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = ResNetForImageClassification(config).train()
+        _learn(network, images, labels, recipe.num_epochs)
+    processor = BitImageProcessor(
+        do_resize=False, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True
+    )
+    network.eval().save_pretrained(str(folder))
+    processor.save_pretrained(str(folder))
+
+
+def _learn(network: "ResNetForImageClassification", images, labels, num_epochs: int) -> None:
+    """Cross-entropy, AdamW, one cycle of the learning rate; what is random comes from torch's global generator."""
+    import torch
+    import torch.nn.functional as F
+
+    steps = -(-len(images) // BATCH_SIZE) * num_epochs
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+    for _ in range(num_epochs):
+        for chosen in torch.randperm(len(images)).split(BATCH_SIZE):
+            down, right = torch.randint(0, 5, (2,)).tolist()
+            batch = F.pad(images[chosen], (2, 2, 2, 2), value=-1.0)
+            batch = batch[:, :, down : down + IMAGE_SIZE, right : right + IMAGE_SIZE]
+            loss = network(pixel_values=batch, labels=labels[chosen]).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        raise_if_interrupted()
