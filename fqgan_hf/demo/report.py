@@ -1,14 +1,13 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""TODO."""
+"""The demo's report: figures by the evaluation that any model gets, pictures, and models in Hub form."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fqgan_hf.demo.digits import DIGIT_NAMES, DigitReader, Digits, enlarge, feature_distance, real_halves, shrink
-from fqgan_hf.files import atomic_path
+from fqgan_hf.demo.digits import DIGIT_NAMES, Digits, enlarge
+from fqgan_hf.files import atomic_path, read_metrics
 from fqgan_hf.hub.facts import codebook_names
 
 
@@ -16,74 +15,68 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from fqgan_hf.evaluation.evaluate import Reference
+    from fqgan_hf.evaluation.features import FeatureNetwork
+    from fqgan_hf.evaluation.images import LabelledImages
+    from fqgan_hf.modeling.code_sampling import SamplingSettings
     from fqgan_hf.modeling.modeling_fqgan import FQGANModel
     from fqgan_hf.pipelines.pipeline_far import FARPipeline
 
 
-GUIDANCE_SCALE = 2.0
+NUM_SHOWN = 10  # generated digits of each class in the picture
 
 
-def decode(pipe: "FARPipeline", codes: "torch.Tensor") -> list["Image.Image"]:
-    """Pictures of codes `(images, num_codebooks, height, width)`."""
-    import torch
-
-    with torch.no_grad():
-        samples = [pipe.vqmodel.decode_codes(batch).sample for batch in codes.split(100)]
-    return pipe.image_processor.postprocess(torch.cat(samples))
-
-
-def evaluate_tokenizer(model: "FQGANModel", digits: Digits, reader: DigitReader, folder: Path) -> dict[str, Any]:
-    """Quality of the reconstructions of held-out digits, and how much of the codebooks they use."""
-    import torch
-
-    from fqgan_hf import FQGANImageProcessor
-    from fqgan_hf.evaluation.codebooks import CodebookUsage
-    from fqgan_hf.evaluation.metrics import psnr
-
-    processor = FQGANImageProcessor(multiple_of=model.downsample_factor)
-    pixel_values = processor([enlarge(digit) for digit in digits.held_out])["pixel_values"]
-    with torch.no_grad():
-        output = model(pixel_values)
-    usage = CodebookUsage(model.config.num_codebooks, model.config.codebook_size).update(output.codes)
-    names = codebook_names(model.config.num_codebooks, model.config.feature_dims)
-    read = reader.read(shrink(processor.postprocess(output.sample)))
-    return {
-        "num_codebooks": model.config.num_codebooks,
-        "codebook_size": model.config.codebook_size,
-        "grid": list(output.codes.shape[2:]),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "training_steps": training_steps(folder),
-        "psnr_on_held_out_digits": rounded(psnr(pixel_values, output.sample).mean().item()),
-        "codes_used_on_held_out_digits": dict(zip(names, usage.num_used.tolist(), strict=True)),
-        "perplexity_on_held_out_digits": dict(zip(names, map(rounded, usage.perplexity.tolist()), strict=True)),
-        "reconstructions_of_held_out_digits_read_correctly": rounded(np.mean(read == digits.held_out_labels)),
-    }
-
-
-def evaluate_generator(
-    pipe: "FARPipeline",
-    images: list["Image.Image"],
-    labels: list[int],
-    digits: Digits,
-    reader: DigitReader,
-    folder: Path,
+def tokenizer_figures(
+    model: "FQGANModel", images: "LabelledImages", reference: "Reference", judge: "FeatureNetwork"
 ) -> dict[str, Any]:
-    """How the classifier reads generated digits, and how far they are from real ones."""
-    small, asked = shrink(images), np.array(labels)
-    as_asked = reader.read(small) == asked
-    first, second = real_halves(digits)
-    return {
-        "parameters": pipe.transformer.num_parameters(),
-        "training_steps": training_steps(folder),
-        "guidance_scale": GUIDANCE_SCALE,
-        "generated_digits": len(images),
-        "read_as_the_class_asked_for": rounded(as_asked.mean()),
-        "read_as_the_class_asked_for_by_class": {
-            name: rounded(as_asked[asked == label].mean()) for label, name in enumerate(DIGIT_NAMES)
-        },
-        "frechet_distance_to_real_digits": rounded(feature_distance(reader, small, first)),
-        "frechet_distance_between_two_real_halves": rounded(feature_distance(reader, second, first)),
-    }
+    """
+    How well held-out digits are reconstructed, and what each codebook holds (arXiv 2411.16681, Figure 3).
+
+    Args:
+        model ([`FQGANModel`]): The tokenizer.
+        images (`LabelledImages`): The training digits, from whose codes linear probes learn.
+        reference ([`Reference`]): The held-out digits.
+        judge ([`FeatureNetwork`]): Classifies reconstructions.
+    """
+    from fqgan_hf.evaluation.evaluate import evaluate_tokenizer
+    from fqgan_hf.evaluation.probe import encode_batches, linear_probe
+
+    figures = evaluate_tokenizer(model, reference, judge, each_codebook=True)
+    names = codebook_names(model.config.num_codebooks, model.config.feature_dims)
+    train, held_out = (encode_batches(model, source.batches(100)) for source in (reference.of(images), reference))
+    probes = linear_probe(model, train, held_out)
+    by_name = {name: figures[name] for name in ("codes_used", "perplexity")}
+    each = [
+        figures | {"linear_probe_accuracy": accuracy}
+        for figures, accuracy in zip(figures["each_codebook"], probes, strict=True)
+    ]
+    kept = ("num_images", "num_codebooks", "codebook_size", "grid", "parameters", "training_only_parameters", "psnr",
+            "classifier_accuracy", "frechet_distance", "overlap")  # fmt: skip
+    return rounded(
+        {
+            **{name: figures[name] for name in kept},
+            **{name: dict(zip(names, values, strict=True)) for name, values in by_name.items()},
+            "each_codebook_alone": dict(zip(names, each, strict=True)),
+        }
+    )
+
+
+def generator_figures(
+    pipe: "FARPipeline",
+    reference: "Reference",
+    judge: "FeatureNetwork",
+    num_images: int,
+    seed: int,
+    settings: "SamplingSettings",
+) -> tuple[dict[str, Any], list[list["Image.Image"]]]:
+    """How the judge classifies generated digits, how far they are from held-out ones, and the first of each class."""
+    from fqgan_hf.evaluation.evaluate import evaluate_generator
+
+    figures, shown = evaluate_generator(
+        pipe, reference, judge, num_images=num_images, seed=seed, batch_size=250, settings=settings,
+        num_shown=NUM_SHOWN,
+    )  # fmt: skip
+    return rounded(figures), shown
 
 
 def copied_share(codes: "torch.Tensor", codes_dir: Path) -> float:
@@ -96,29 +89,42 @@ def copied_share(codes: "torch.Tensor", codes_dir: Path) -> float:
     return float(np.mean([tuple(grid.flatten().tolist()) in known for grid in codes]))
 
 
-def reconstruction_picture(pipe: "FARPipeline", digits: Digits) -> "Image.Image":
-    """A held-out digit of each class in a column: original, both codebooks, each codebook alone."""
+def reconstruction_picture(
+    pipe: "FARPipeline", digits: Digits, tokenizer: dict[str, Any], real: float
+) -> "Image.Image":
+    """
+    A held-out digit of each class in a column: original, both codebooks, each codebook alone.
+
+    Args:
+        pipe ([`FARPipeline`]): Its tokenizer reconstructs.
+        digits ([`Digits`]): The first held-out one of each class is shown.
+        tokenizer (`dict`): `tokenizer_figures`; each row says how many of all held-out digits the judge recognizes.
+        real (`float`): The judge's accuracy on the digits themselves.
+    """
     from fqgan_hf import FQGANPipeline
     from fqgan_hf.evaluation.pictures import image_grid
 
     chosen = [digits.held_out[np.flatnonzero(digits.held_out_labels == label)[0]] for label in range(10)]
-    tokenizer = FQGANPipeline(vqmodel=pipe.vqmodel, image_processor=pipe.image_processor)
-    results = tokenizer.reconstruct([enlarge(digit) for digit in chosen])
+    results = FQGANPipeline(pipe.vqmodel, pipe.image_processor).reconstruct([enlarge(digit) for digit in chosen])
     rows = list(zip(*(result.pictures for result in results), strict=True))
-    return image_grid(rows, row_captions=results[0].captions, min_cell_size=64)
+    alone = [figures["classifier_accuracy"] for figures in tokenizer["each_codebook_alone"].values()]
+    accuracies = [real, tokenizer["classifier_accuracy"], *alone]
+    captions = [
+        f"{caption}: {accuracy:.1%} recognized"
+        for caption, accuracy in zip(results[0].captions, accuracies, strict=True)
+    ]
+    return image_grid(rows, row_captions=captions, min_cell_size=64)
 
 
-def sample_picture(images: list["Image.Image"]) -> "Image.Image":
-    """The first ten generated digits of each class, a row a class. No selection: the first ten."""
+def sample_picture(shown: list[list["Image.Image"]]) -> "Image.Image":
+    """The first generated digits of each class, one row per class, without selection."""
     from fqgan_hf.evaluation.pictures import image_grid
 
-    per_class = len(images) // 10
-    rows = [images[label * per_class : label * per_class + 10] for label in range(10)]
-    return image_grid(rows, row_captions=DIGIT_NAMES, min_cell_size=64)
+    return image_grid(shown, row_captions=DIGIT_NAMES, min_cell_size=64)
 
 
-def plot_losses(tokenizer: Path, generator: Path, path: Path) -> None:
-    """The losses of both trainings, from their `metrics.jsonl`."""
+def plot_losses(tokenizer: Path, generator: Path, names: list[str], path: Path) -> None:
+    """The losses of both trainings, from their `metrics.jsonl`; `names` are those of the codebooks."""
     from matplotlib.figure import Figure  # without pyplot: no window system, no global state
 
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -126,18 +132,18 @@ def plot_losses(tokenizer: Path, generator: Path, path: Path) -> None:
     curves = [
         (left, tokenizer, "loss/reconstruction", "reconstruction (squared error)"),
         (left, tokenizer, "loss/disentanglement", "disentanglement"),
-        (left, tokenizer, "loss/commitment/0", "commitment, visual"),
-        (left, tokenizer, "loss/commitment/1", "commitment, semantic"),
-        (right, generator, "loss/0", "visual codes"),
-        (right, generator, "loss/1", "semantic codes"),
+        *((left, tokenizer, f"loss/commitment/{k}", f"commitment, {name}") for k, name in enumerate(names)),
+        *((left, tokenizer, f"loss/representation/{k}", f"representation, {name}") for k, name in enumerate(names)),
+        *((right, generator, f"loss/{k}", f"{name} codes") for k, name in enumerate(names)),
         (right, generator, "validation/loss", "both, validation"),
     ]
     for axes, folder, name, label in curves:
-        points = [(record["step"], record[name]) for record in read_metrics(folder) if name in record]
+        records = read_metrics(folder / "metrics.jsonl")
+        points = [(record["step"], record[name]) for record in records if name in record]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) < 5 else None)
     left.set(title="tokenizer: unweighted losses", xlabel="step", yscale="log")
-    right.set(title="generator: cross-entropy (nats a code)", xlabel="step")
+    right.set(title="generator: cross-entropy (nats per code)", xlabel="step")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend()
@@ -145,15 +151,9 @@ def plot_losses(tokenizer: Path, generator: Path, path: Path) -> None:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of a training run."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
 def training_steps(folder: Path) -> int:
     """Optimizer steps of a training run."""
-    return read_metrics(folder)[-1]["step"]
+    return int(read_metrics(folder / "metrics.jsonl")[-1]["step"])
 
 
 def export_models(pipe: "FARPipeline", folder: Path, report: dict[str, Any]) -> None:
@@ -169,10 +169,10 @@ def export_models(pipe: "FARPipeline", folder: Path, report: dict[str, Any]) -> 
         "limitations": "A demonstration of the method on tiny pictures, of no use beyond that.",
         "evaluation_dataset": "handwritten digits (scikit-learn)",
     }
-    quality = {"PSNR on held-out digits": tokenizer["psnr_on_held_out_digits"]}
+    quality = {"PSNR on held-out digits": tokenizer["psnr"]}
     generation = {
-        "share of digits read as the class asked for": generator["read_as_the_class_asked_for"],
-        "Frechet distance on the classifier's features": generator["frechet_distance_to_real_digits"],
+        "class consistency": generator["class_consistency"],
+        "Frechet distance on the judge's features": generator["frechet_distance"],
     }
     for name, obj, title, metrics in (
         ("tokenizer", pipe.vqmodel, "FQGAN-Dual on handwritten digits", quality),
@@ -189,22 +189,34 @@ def export_models(pipe: "FARPipeline", folder: Path, report: dict[str, Any]) -> 
         )
 
 
-def rounded(value: float) -> float:
-    """Figures as the report gives them: to four places."""
-    return round(float(value), 4)
+def rounded(value: Any) -> Any:
+    """Figures as the report gives them, to four places, in whatever they are nested."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def summary(report: dict[str, Any], seconds: float, folder: Path) -> list[str]:
     """What the terminal says at the end."""
-    tokenizer, generator, classifier = report["tokenizer"], report["generator"], report["classifier"]
-    used = ", ".join(f"{name} {number}" for name, number in tokenizer["codes_used_on_held_out_digits"].items())
+    tokenizer, generator, judge = report["tokenizer"], report["generator"], report["judge"]
+    used = ", ".join(f"{name} {number}" for name, number in tokenizer["codes_used"].items())
+    alone = ", ".join(
+        f"{figures['classifier_accuracy']:.1%} from {name} codes alone"
+        for name, figures in tokenizer["each_codebook_alone"].items()
+    )
+    probes = ", ".join(
+        f"{name} {figures['linear_probe_accuracy']:.1%}" for name, figures in tokenizer["each_codebook_alone"].items()
+    )
     return [
-        f"held-out digits:   PSNR {tokenizer['psnr_on_held_out_digits']:.2f} dB, "
-        f"codes used of {tokenizer['codebook_size']}: {used}",
-        f"generated digits:  {generator['read_as_the_class_asked_for']:.1%} read as the class asked for "
-        f"({classifier['accuracy_on_real_held_out_digits']:.1%} of real held-out digits are read correctly)",
-        f"Frechet distance:  {generator['frechet_distance_to_real_digits']:.2f} generated to real, "
-        f"{generator['frechet_distance_between_two_real_halves']:.2f} between two real halves",
+        f"held-out digits:   PSNR {tokenizer['psnr']:.2f} dB, codes used of {tokenizer['codebook_size']}: {used}",
+        f"recognized:        {tokenizer['classifier_accuracy']:.1%} of their reconstructions, {alone} "
+        f"(real ones: {judge['accuracy_on_held_out_digits']:.1%})",
+        f"linear probe:      {probes}",
+        f"generated digits:  {generator['class_consistency']:.1%} are classified as the class asked for",
+        f"Frechet distance:  {generator['frechet_distance']:.2f} generated to held-out, "
+        f"{generator['frechet_distance_of_training_digits']:.2f} training to held-out",
         f"wrote {folder} in {seconds:.0f} s: samples.png, reconstruction.png, losses.png, report.json, pipeline/",
         f"next: fqgan generate --model {folder / 'pipeline'} --class_labels 7 three --num_images_per_label 4",
     ]

@@ -1,10 +1,11 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """What `fqgan demo` does: the whole system on real images, handwritten digits, in minutes and without a download.
 
-    digits -> train_fqgan -> extract_codes -> train_far -> FARPipeline -> 500 digits, read by an independent classifier
+    digits -> a judge and a teacher -> train_fqgan -> extract_codes -> train_far -> FARPipeline -> 500 digits, judged
 
-Training runs as the same scripts that train everything else, each in a process of its own. Everything is seeded and
-runs on the CPU with two threads: on one machine the same seed gives the same report, byte for byte.
+Training runs as the same scripts that train everything else, each in a process of its own, and evaluation is that of
+any model. Everything is seeded and runs on the CPU with a fixed number of threads: on one machine the same seed gives
+the same report, byte for byte.
 """
 
 import os
@@ -13,45 +14,43 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fqgan_hf.demo.digits import IMAGE_SIZE, DigitReader, load_digits, write_dataset
+from fqgan_hf.demo.digits import IMAGE_SIZE, JUDGE, TEACHER, load_digits, train_network, write_dataset
 from fqgan_hf.demo.report import (
-    GUIDANCE_SCALE,
     copied_share,
-    decode,
-    evaluate_generator,
-    evaluate_tokenizer,
     export_models,
+    generator_figures,
     plot_losses,
     reconstruction_picture,
     rounded,
     sample_picture,
     summary,
+    tokenizer_figures,
+    training_steps,
 )
+from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.evaluation.pictures import save_image
 from fqgan_hf.failures import raise_if_interrupted
 from fqgan_hf.files import write_json
-from fqgan_hf.pipelines.inference import generate_images
+from fqgan_hf.hub.facts import codebook_names
+from fqgan_hf.pipelines.inference import generate_images, join_pipeline
 from fqgan_hf.processes import ScriptRunner, cpu_threads
-
-
-if TYPE_CHECKING:
-    from fqgan_hf.pipelines.pipeline_far import FARPipeline
 
 
 # Everything that a run writes into its folder, and thus what the next run may remove there.
 OUTPUTS = (
-    "data", "training", "logs", "tokenizer", "generator", "pipeline",
+    "data", "judge", "teacher", "training", "logs", "tokenizer", "generator", "pipeline",
     "reconstruction.png", "samples.png", "losses.png", "report.json", "timings.json",
 )  # fmt: skip
 
 MARKER = ".fqgan-demo"
 
-
 NUM_THREADS = 2
+GUIDANCE_SCALE = 2.0
+NUM_REAL = 500  # training digits whose Frechet distance stands beside that of the generated ones
 
 # Training runs on the CPU, without the network, and gives the same bytes each time.
 TRAINING_ENVIRONMENT = {
@@ -66,7 +65,6 @@ TRAINING_ENVIRONMENT = {
 
 # Overrides of the presets under `quick`: enough to pass through every line, not enough to learn.
 QUICK_TOKENIZER = ["--max_train_steps", "12", "--validation_steps", "12"]
-
 QUICK_GENERATOR = ["--max_train_steps", "12", "--validation_steps", "12"]
 
 
@@ -150,16 +148,19 @@ def run(output_dir: str | os.PathLike, seed: int = 0, quick: bool = False) -> di
     demo = Run(folder, seed, quick)
     started = time.perf_counter()
 
-    with demo.stage("data", "preparing 1797 handwritten digits and the classifier that will judge"):
+    with demo.stage("data", "preparing 1797 handwritten digits, a judge and a teacher"), cpu_threads(1):
         digits = load_digits()
         write_dataset(digits, folder / "data")
-        reader = DigitReader(digits)
+        for recipe, name in ((JUDGE, "judge"), (TEACHER, "teacher")):
+            recipe = replace(recipe, num_epochs=1) if quick else recipe
+            train_network(recipe, digits, folder / name)
     training = folder / "training"
     cache = ("--cache_dir", str(training / "cache"))
     images = ("--train_data_dir", str(folder / "data" / "train"), *cache)
-    with demo.stage("tokenizer", "training the tokenizer: FQGAN-Dual, two codebooks"):
+    with demo.stage("tokenizer", "training the tokenizer: FQGAN-Dual, its second codebook with the teacher"):
         options = ("--config", "digits-fqgan", "--seed", str(seed), *images, *(QUICK_TOKENIZER if quick else ()))
-        demo.train("train_fqgan", *options, "--output_dir", str(training / "tokenizer"))
+        teachers = ("--teachers", "none", str(folder / "teacher"))
+        demo.train("train_fqgan", *options, *teachers, "--output_dir", str(training / "tokenizer"))
     with demo.stage("codes", "extracting the codes of the training digits"):
         options = ("--tokenizer", str(training / "tokenizer"), *images, "--crop", "plain")
         demo.train("extract_codes", *options, "--output_dir", str(training / "codes"))
@@ -167,42 +168,69 @@ def run(output_dir: str | os.PathLike, seed: int = 0, quick: bool = False) -> di
         options = ("--config", "digits-far", "--seed", str(seed), *(QUICK_GENERATOR if quick else ()))
         codes = ("--codes_dir", str(training / "codes"), "--tokenizer", str(training / "tokenizer"), *cache)
         demo.train("train_far", *options, *codes, "--output_dir", str(training / "generator"))
-
     with cpu_threads(NUM_THREADS):
-        per_class = 10 if quick else 50
-        with demo.stage("generation", f"generating {10 * per_class} digits, {per_class} of each class"):
-            from fqgan_hf.modeling.code_sampling import SamplingSettings
-
-            pipe = load_pipeline(training / "tokenizer", training / "generator")
-            labels = [label for label in range(10) for _ in range(per_class)]
-            settings = SamplingSettings(guidance_scale=GUIDANCE_SCALE)
-            codes = generate_images(pipe, labels, seed=seed, batch_size=250, settings=settings, output_type="codes")
-            generated = decode(pipe, codes)
-        with demo.stage("evaluation", "evaluating, and writing models, pictures and the report"):
-            report = {
-                "seed": seed,
-                "quick": quick,
-                "data": {"train": len(digits.train), "held_out": len(digits.held_out), "image_size": IMAGE_SIZE},
-                "tokenizer": evaluate_tokenizer(pipe.vqmodel, digits, reader, training / "tokenizer"),
-                "generator": evaluate_generator(pipe, generated, labels, digits, reader, training / "generator")
-                | {"copies_of_a_training_digit": rounded(copied_share(codes, training / "codes"))},
-                "classifier": {
-                    "kind": "scikit-learn MLPClassifier, 64-128-64-10, on 8x8 pixels",
-                    "trained_on": "the real training digits",
-                    "accuracy_on_real_held_out_digits": rounded(
-                        reader.accuracy(digits.held_out, digits.held_out_labels)
-                    ),
-                },
-            }
-            save_image(reconstruction_picture(pipe, digits), folder / "reconstruction.png")
-            save_image(sample_picture(generated), folder / "samples.png")
-            plot_losses(training / "tokenizer", training / "generator", folder / "losses.png")
+        num_images = 100 if quick else 500
+        with demo.stage("evaluation", f"evaluating, with {num_images} generated digits"):
+            report, shown = _evaluate(demo, num_images)
+        with demo.stage("report", "writing models, pictures and the report"):
+            pipe = join_pipeline(training / "tokenizer", training / "generator")
+            real = report["judge"]["accuracy_on_held_out_digits"]
+            save_image(reconstruction_picture(pipe, digits, report["tokenizer"], real), folder / "reconstruction.png")
+            save_image(sample_picture(shown), folder / "samples.png")
+            names = codebook_names(pipe.vqmodel.config.num_codebooks, pipe.vqmodel.config.feature_dims)
+            plot_losses(training / "tokenizer", training / "generator", names, folder / "losses.png")
             export_models(pipe, folder, report)
     write_json(folder / "report.json", report)
     demo.seconds["total"] = round(time.perf_counter() - started, 1)
     write_json(folder / "timings.json", {"seconds": demo.seconds, "cpu_seconds": cpu_seconds()})
     print("\n".join(summary(report, demo.seconds["total"], folder)))
     return report
+
+
+def _evaluate(demo: Run, num_images: int) -> tuple[dict[str, Any], list[list[Any]]]:
+    """The report, and the generated digits to show: the evaluation of any model, on the digits and by the judge."""
+    from fqgan_hf.evaluation.evaluate import Reference
+    from fqgan_hf.evaluation.features import FeatureNetwork
+    from fqgan_hf.evaluation.images import load_images
+    from fqgan_hf.evaluation.metrics import frechet_distance
+    from fqgan_hf.modeling.code_sampling import SamplingSettings
+
+    folder, training = demo.folder, demo.folder / "training"
+    judge = FeatureNetwork(folder / "judge")
+    train, held_out = (
+        load_images(ImageDataArguments(train_data_dir=str(folder / "data" / split), cache_dir=str(training / "cache")))
+        for split in ("train", "held_out")
+    )
+    reference = Reference.measure(held_out, judge, resolution=IMAGE_SIZE)
+    real = Reference.measure(train, judge, resolution=IMAGE_SIZE, num_images=NUM_REAL)
+    taught = Reference.measure(held_out, FeatureNetwork(folder / "teacher"), resolution=IMAGE_SIZE)
+    pipe = join_pipeline(training / "tokenizer", training / "generator")
+    settings = SamplingSettings(guidance_scale=GUIDANCE_SCALE)
+    generator, shown = generator_figures(pipe, reference, judge, num_images, demo.seed, settings)
+    labels = list(range(10)) * (num_images // 10)
+    codes = generate_images(
+        pipe, labels, seed=demo.seed, batch_size=250, settings=settings, output_type="codes"
+    )  # those of the images that were judged
+    distance = frechet_distance(
+        real.statistics.mu, real.statistics.sigma, reference.statistics.mu, reference.statistics.sigma
+    )
+    generator["frechet_distance_of_training_digits"] = rounded(distance)
+    generator["copies_of_a_training_digit"] = rounded(copied_share(codes, training / "codes"))
+    generator["training_steps"] = training_steps(training / "generator")
+    report = {
+        "seed": demo.seed,
+        "quick": demo.quick,
+        "data": {"train": len(train), "held_out": len(held_out), "image_size": IMAGE_SIZE},
+        "tokenizer": tokenizer_figures(pipe.vqmodel, train, reference, judge)
+        | {"training_steps": training_steps(training / "tokenizer")},
+        "generator": generator,
+    }
+    for name, recipe, accuracy in (("judge", JUDGE, reference.accuracy), ("teacher", TEACHER, taught.accuracy)):
+        report[name] = {
+            "kind": f"ResNet with {len(recipe.hidden_sizes)} stages, {recipe.hidden_sizes[-1]} features",
+            "accuracy_on_held_out_digits": rounded(accuracy),
+        }
+    return report, shown
 
 
 def cpu_seconds() -> float:
@@ -219,14 +247,3 @@ def require_packages() -> None:
     missing = [name for module, name in packages.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise ImportError(f"fqgan demo needs {', '.join(missing)}: pip install 'fqgan-hf[train]'")
-
-
-def load_pipeline(tokenizer: Path, generator: Path) -> "FARPipeline":
-    """The trained parts as one pipeline."""
-    from fqgan_hf import FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel
-
-    return FARPipeline(
-        vqmodel=FQGANModel.from_pretrained(str(tokenizer)).eval(),
-        transformer=FARForImageGeneration.from_pretrained(str(generator)).eval(),
-        image_processor=FQGANImageProcessor.from_pretrained(str(tokenizer)),
-    )

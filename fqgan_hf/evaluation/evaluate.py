@@ -75,6 +75,10 @@ class Reference:
         reference.statistics, reference.accuracy = judge.statistics, judge.accuracy
         return reference
 
+    def of(self, images: LabelledImages) -> "Reference":
+        """Other images at the same resolution, all of them and not measured: for their `batches`."""
+        return Reference(images, self.resolution, len(images), FeatureStatistics(), None)
+
     def batches(self, batch_size: int, multiple_of: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields pixels `(B, 3, H, W)` in [-1, 1] and labels `(B,)`."""
         processor = FQGANImageProcessor(size=self.resolution, multiple_of=multiple_of)
