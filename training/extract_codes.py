@@ -4,8 +4,8 @@
     accelerate launch -m fqgan_hf.training.extract_codes --tokenizer outputs/fqgan --train_data_dir images/ \
         --crop ten-crop --output_dir outputs/codes
 
-Writes parquet shards and `manifest.json` (see `fqgan_hf.training.data.codes`). Any number of processes writes the same
-rows; a run that was stopped goes on where it was when started again.
+Writes parquet shards and `manifest.json` (see `fqgan_hf.training.data.codes`). The rows do not depend on the number of
+processes; a run that was stopped continues where it was when it is started again.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class ExtractCodesArguments(ImageDataArguments):
     config: str | None = option(None, "YAML file of options, or the name of a preset; the command line wins over it.")
     crop: Literal["plain", "flip", "ten-crop"] = option("flip", "Views of each image; training picks one at random.")
     batch_size: int = option(64, "Images per process in one forward pass.")
-    shard_size: int = option(10000, "Images per file; also what is lost at most when a run is stopped.")
+    shard_size: int = option(10000, "Images per file, and the most that is lost when a run is stopped.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -35,7 +35,7 @@ class ExtractCodesArguments(ImageDataArguments):
 
 
 def check(args: ExtractCodesArguments) -> None:
-    """Find what would end the run, in no time."""
+    """Find what would end the run, before anything is imported for it."""
     check_output_dir(args.output_dir)
     check_images(args)
     check_model("tokenizer", args.tokenizer, "FQGANModel")

@@ -5,8 +5,9 @@
         --model_config_name_or_path config.json --resolution 256 --train_batch_size 32 --mixed_precision bf16
 
 `python -m fqgan_hf.training.train_fqgan` does the same on one device; `--config digits-fqgan` supplies the options of
-a preset. The result in `output_dir` loads with `FQGANModel.from_pretrained`; beside it are `metrics.jsonl` (a line
-each --logging_steps), `validation/` (pictures) and `checkpoint-*` (to go on with --resume_from_checkpoint latest).
+a preset. The result in `output_dir` loads with `FQGANModel.from_pretrained`; beside it are `metrics.jsonl` (one line
+every --logging_steps), `validation/` (pictures) and `checkpoint-*` (to resume from with --resume_from_checkpoint
+latest).
 """
 
 from dataclasses import dataclass
@@ -32,15 +33,17 @@ class TrainFQGANArguments(ImageDataArguments, TrainingArguments):
 
     num_train_epochs: int = option(40, "Passes over the data, unless --max_train_steps is given.")
     learning_rate: float = option(2e-4, "Peak learning rate.")
-    center_crop: bool = option(False, "Train on the middle of each image rather than on random crops.")
+    center_crop: bool = option(False, "Train on the center of each image rather than on random crops.")
     max_resize_ratio: float = option(
-        1.25, "Random crops: short side up to this times the resolution. 1 for no change."
+        1.25, "Random crops: the short side is resized to up to this times the resolution; 1 for the resolution."
     )
     random_flip: bool = option(True, "Mirror half of the crops.")
-    validation_split: str | None = option(None, "Split of --dataset_name to validate on, for --validation_fraction.")
+    validation_split: str | None = option(
+        None, "Split of --dataset_name to validate on, without --validation_fraction."
+    )
 
-    reconstruction_loss: Literal["l2", "l1"] = option("l2", "Error on pixels.")
-    reconstruction_weight: float = option(1.0, "Weight of the error on pixels.")
+    reconstruction_loss: Literal["l2", "l1"] = option("l2", "Reconstruction error of pixels.")
+    reconstruction_weight: float = option(1.0, "Weight of the reconstruction error.")
     codebook_weight: float = option(1.0, "Weight of the codebook loss of each codebook.")
     commitment_weight: float = option(0.25, "Weight of the commitment loss of each codebook.")
     entropy_weight: float = option(0.03, "Weight of the entropy loss of each codebook.")
@@ -48,35 +51,35 @@ class TrainFQGANArguments(ImageDataArguments, TrainingArguments):
 
     teachers: list[str] | None = option(
         None,
-        "For each codebook `none` or a frozen vision model whose feature it learns to predict: a Hub id or a folder, "
-        "with the prefix clip: or dinov2: if you like. A single `none` is none at all.",
+        "One per codebook: `none`, or a frozen vision model whose feature the codebook learns to predict, by Hub id "
+        "or folder, optionally with the prefix clip: or dinov2:. A single `none` stands for no teacher at all.",
     )
-    representation_weight: float = option(0.5, "Weight of the prediction of each teacher's feature; 0 for no teacher.")
+    representation_weight: float = option(0.5, "Weight of the representation loss of each teacher; 0 for no teacher.")
 
-    perceptual_weight: float = option(1.0, "Weight of the perceptual distance; 0 for none.")
+    perceptual_weight: float = option(1.0, "Weight of the perceptual loss; 0 for none.")
     perceptual_model: str = option(
         "lpips", "`lpips` (VGG16; needs the package lpips), or a vision model: a Hub id or a folder."
     )
 
-    disc_start: int = option(20000, "Step from which on discriminator and generator train against each other.")
-    disc_weight: float = option(0.5, "Weight of the adversarial losses on both sides; 0 for no discriminator.")
-    disc_adaptive_weight: bool = option(False, "Scale the generator's side to the gradient of the other losses.")
-    disc_type: Literal["patch", "stylegan"] = option("patch", "A logit for each patch, or StyleGAN2's for each image.")
+    disc_start: int = option(20000, "Step from which discriminator and tokenizer train against each other.")
+    disc_weight: float = option(0.5, "Weight of the adversarial losses of both sides; 0 for no discriminator.")
+    disc_adaptive_weight: bool = option(False, "Scale the tokenizer's adversarial loss to its other gradients.")
+    disc_type: Literal["patch", "stylegan"] = option("patch", "One logit per patch, or StyleGAN2's one per image.")
     disc_loss: Literal["hinge", "vanilla", "non-saturating"] = option("hinge", "Adversarial loss.")
     disc_learning_rate: float | None = option(None, "Peak learning rate of the discriminator; by default the model's.")
     disc_channels: int = option(64, "Width of the discriminator's first layer.")
     disc_num_layers: int = option(3, "Layers of stride 2 in the patch discriminator.")
     disc_norm: Literal["batch", "group"] = option(
-        "batch", "The patch discriminator's normalisation; group makes accumulated batches equal to large ones."
+        "batch", "The patch discriminator's normalization; with group, accumulated batches equal large ones."
     )
-    lecam_weight: float = option(0.0, "Weight of the LeCam regularisation of the discriminator.")
+    lecam_weight: float = option(0.0, "Weight of the LeCam regularization of the discriminator.")
 
-    usage_window: int = option(500, "Log usage, perplexity and overlap of the codebooks over every so many steps.")
-    warn_usage: float = option(0.1, "Warn of a codebook of whose codes a smaller share occurs in a window.")
-    warn_perplexity: float = option(0.02, "Warn of a codebook whose perplexity over its size is smaller.")
-    warn_overlap: float = option(0.9, "Warn of codebooks that share more of their information, adjusted for chance.")
+    usage_window: int = option(500, "Log usage, perplexity and overlap of codebooks over windows of this many steps.")
+    warn_usage: float = option(0.1, "Warn if a smaller share of a codebook's codes occurs in a window.")
+    warn_perplexity: float = option(0.02, "Warn if the perplexity of a codebook, relative to its size, is smaller.")
+    warn_overlap: float = option(0.9, "Warn if two codebooks share more of their information, adjusted for chance.")
     revive_dead_codes: bool = option(
-        False, "Put codes that did not occur in a window where outputs of the encoder are."
+        False, "Move codes that did not occur in a window to where the encoder's outputs are."
     )
 
     def __post_init__(self):
@@ -98,7 +101,7 @@ class TrainFQGANArguments(ImageDataArguments, TrainingArguments):
 
 
 def check(args: TrainFQGANArguments) -> None:
-    """Find what would end the run, in no time."""
+    """Find what would end the run, before anything is imported for it."""
     check_training(args, "FQGANModel")
     check_images(args)
     if args.perceptual_weight > 0 and args.perceptual_model != LPIPS_NAME:

@@ -20,12 +20,13 @@ from fqgan_hf.evaluation.features import FeatureNetwork
 from fqgan_hf.processes import ScriptRunner
 from fqgan_hf.training.ablation.ablate import Table3Arguments
 from fqgan_hf.training.ablation.ablate import main as ablate
-from fqgan_hf.training.ablation.report import NOTES, TABLE3, TABLE4, compare, spread
-from fqgan_hf.training.ablation.runs import check_same_settings, shown_command
+from fqgan_hf.training.ablation.report import NOTES, TABLE3, TABLE4, compare, compare_paper, rewrite, spread
+from fqgan_hf.training.ablation.runs import check_same_settings, report_context, shown_command
 from fqgan_hf.training.evaluation import main as evaluate
 
 
 CLASSES = ["dark", "bright"]
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_table3(in_this_process, words, presets, network, tmp_path):
         assert len(metrics["usage"]) == len(metrics["perplexity"]) == description.num_codebooks
         assert (metrics["overlap"] is None) == (description.num_codebooks == 1)
         assert (metrics["training_only_parameters"] > 0) == description.representation
-        assert 0 <= metrics["read_as_labelled"] <= 1
+        assert 0 <= metrics["classifier_accuracy"] <= 1
     # Same trunk, decoder and size: the terms of the loss alone tell these from each other.
     assert runs["factorized", 0]["parameters"] == runs["both", 0]["parameters"] > runs["one-n", 0]["parameters"]
     assert runs["factorized", 0]["psnr"] != runs["disentanglement", 0]["psnr"] != runs["both", 0]["psnr"]
@@ -147,6 +148,7 @@ def test_table3(in_this_process, words, presets, network, tmp_path):
     verdict = rows["two codebooks of N better than one of N?"]
     assert "(2 seeds: no verdict)" in verdict
     assert "(1 seed: no verdict)" in rows["do both together help?"]
+    assert "| *worse by 0.60* |" in rows["does representation learning help?"], "the paper's own difference"
     assert "not the paper's setting" in text and "The teacher of the representation arms is the judge itself" in text
     assert text.endswith(f"{NOTES}\n\nA remark of mine.\n")
     assert str(tmp_path) not in text + json.dumps(content), "a local path"
@@ -175,14 +177,14 @@ def test_table4(in_this_process, words, presets, dataset, network, cache_dir, tm
     assert list(runs) == [("linear", 0), ("linear", 1), ("mlp", 0), ("ar", 0), ("ar", 1)]
     for metrics in runs.values():
         assert metrics["num_images"] == 10 and metrics["frechet_distance"] > 0
-        assert set(metrics["read_as_asked_by_class"]) == set(CLASSES)
+        assert set(metrics["class_consistency_by_class"]) == set(CLASSES)
         assert len(metrics["validation_loss"]) == 2
         assert metrics["validation_loss_sum"] == pytest.approx(2 * np.log(16), rel=0.2), "two codes of 16, untrained"
     assert runs["linear", 0]["parameters"] < runs["mlp", 0]["parameters"]
     assert content["tokenizer"]["psnr"] > 0
     text = (tmp_path / "results" / "table4.md").read_text()
-    for title in TABLE4.values():
-        assert f"| {title} |" in text
+    for arm in TABLE4.values():
+        assert f"| {arm.title} |" in text
     assert "*reconstructions of the test images*" in text and "top-k 8" in text
     assert "the first 20 images of `train`" in text and "10 class-balanced samples" in text
     assert str(tmp_path) not in text + json.dumps(content), "a local path"
@@ -220,10 +222,46 @@ def test_a_failed_run_stops_the_ablation_and_is_made_up_for(in_this_process, wor
     assert f"| {TABLE3['factorized'].title} |" in (tmp_path / "results" / "table3.md").read_text()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"settings": 1, "metrics": {}}'])
+@pytest.mark.parametrize("name", ["table3", "table4"])
+def test_published_tables_are_what_the_report_writes(name, tmp_path):
+    """From the JSON beside them, with the date on which they were measured and the notes of a person."""
+    published = {suffix: (RESULTS / f"{name}{suffix}").read_bytes() for suffix in (".md", ".json")}
+    for suffix, content in published.items():
+        (tmp_path / f"{name}{suffix}").write_bytes(content)
+    rewrite(tmp_path / f"{name}.json")
+    for suffix, content in published.items():
+        assert (tmp_path / f"{name}{suffix}").read_bytes() == content, suffix
+    assert b", 2026-11-21; " in published[".md"] and b"## Reading" in published[".md"].partition(NOTES.encode())[2]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"settings": {}, "runs": []}'])
+def test_a_table_of_an_earlier_version_is_refused(content, tmp_path):
+    (tmp_path / "table3.json").write_text(content)
+    with pytest.raises(ValueError, match=r"table3\.json holds no results of an ablation, or those of an earlier"):
+        rewrite(tmp_path / "table3.json")
+
+
+def test_a_table_has_the_date_of_its_runs(words):
+    args = Table3Arguments(dataset="d", output_dir="o", feature_extractor="n", machine="m")
+    for days, when in ((["2026-11-21"], "2026-11-21"), (["2026-11-23", "2026-11-21"], "2026-11-21 to 2026-11-23")):
+        assert report_context(args, {}, [{"date": day} for day in days], "c").date == when
+
+
+def test_the_papers_differences():
+    """arXiv 2411.16681, Table 3: rFID 2.00 and 22.21 dB with nothing, 1.73 and 21.61 with representation learning."""
+    nothing, representation = TABLE3["factorized"], TABLE3["representation"]
+    assert compare_paper(representation, nothing, "rfid") == "better by 0.27"
+    assert compare_paper(representation, nothing, "psnr") == "worse by 0.60"
+    assert compare_paper(TABLE3["one-2n"], TABLE3["one-n"], "psnr") == "equal"
+    assert compare_paper(TABLE4["ar"], TABLE4["linear"], "8192") == "better by 3.16"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"settings": 1, "metrics": {}}', '{"settings": {}, "metrics": {}}']
+)
 def test_a_damaged_result_is_named(content, tmp_path):
     (tmp_path / "result.json").write_text(content)
-    with pytest.raises(ValueError, match=r"result\.json (is damaged|must hold)"):
+    with pytest.raises(ValueError, match=r"result\.json (is damaged|must hold|is of an earlier version)"):
         check_same_settings(tmp_path / "result.json", {})
 
 
@@ -276,8 +314,8 @@ def test_verdicts_go_by_seed():
 
     assert spread([1.0]) == "1.00" and spread([1.0, 3.0], 1) == "2.0 ± 1.4" and spread([]) == "-"
     low, high = [1, 2, 3], [3, 5, 7]
-    assert compare(results(low, high), "a", "b", "m", False) == "better by 3.00 ± 1.00: **holds** in all 3 seeds"
-    assert "worse by 3.00 ± 1.00: **does not hold**" in compare(results(low, high), "a", "b", "m", True)
+    assert compare(results(low, high), "a", "b", "m", False) == "**better** by 3.00 ± 1.00 in all 3 seeds"
+    assert compare(results(low, high), "a", "b", "m", True) == "**worse** by 3.00 ± 1.00 in all 3 seeds"
     assert "**undecided**" in compare(results([1, 2, 9], high), "a", "b", "m", True)
     assert "(2 seeds: no verdict)" in compare(results([1, 2], high), "a", "b", "m", True)
     assert "(1 seed: no verdict)" in compare(results([1], high), "a", "b", "m", True)

@@ -8,10 +8,10 @@
 
 All arms of a table get the same data, steps, batches, learning rate and seeds. Every run is one call of the training
 script in a process of its own, followed by an evaluation on held-out images, and ends in
-`output_dir/table3/ARM-seedN/result.json`. A killed ablation goes on where it was when started again: finished runs are
-kept, the others resume from their checkpoints (after `kill -9`, first end the trainings that it left behind). The
-table is rewritten from all results that are there, so that arms and seeds can be added in later calls. It goes to
-`results_dir` as markdown, JSON (a record a run) and a plot.
+`output_dir/table3/ARM-seedN/result.json`. An ablation that was killed continues where it was when it is started again:
+finished runs are kept, the others resume from their checkpoints (after `kill -9`, first end the trainings that it left
+behind). The table is rewritten from all results that are there, so that later calls can add arms and seeds. It goes to
+`results_dir` as markdown, JSON (one record per run) and a plot, beside the paper's own figures.
 
 Source: arXiv 2411.16681, Tables 3 and 4.
 """
@@ -37,7 +37,11 @@ class AblationArguments:
 
     dataset: str = field(metadata={"help": "Dataset on the Hub, or a local folder, with a training and a test split."})
     output_dir: str = field(metadata={"help": "Folder for the runs."})
-    feature_extractor: str = field(metadata={"help": "Folder or Hub name of the network that judges the images."})
+    feature_extractor: str = field(
+        metadata={
+            "help": "Folder or Hub name of the network that judges the images, by its features and as a classifier."
+        }
+    )
     config: str | None = option(None, "YAML file of options; the command line wins over it.")
     split: str = option("train", "Split to train on.")
     test_split: str = option("test", "Split to judge on.")
@@ -45,14 +49,14 @@ class AblationArguments:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Each arm runs once with each."})
     arms: list[str] | None = option(None, "Run only these arms.")
     max_train_steps: int | None = option(None, "Optimizer steps of every run; by default those of the preset.")
-    max_train_samples: int | None = option(None, "Train on the first so many images only.")
-    num_test_images: int = option(5000, "Judge on the first so many images of the test split.")
-    batch_size: int = option(100, "Images in one forward pass when judging.")
+    max_train_samples: int | None = option(None, "Train on the first this many images only.")
+    num_test_images: int = option(5000, "Judge on the first this many images of the test split.")
+    batch_size: int = option(100, "Images per forward pass when judging.")
     jobs: int = option(1, "Runs at the same time.")
     num_threads: int = option(1, "CPU threads of each run.")
     results_dir: str | None = option(None, "Folder for the table, by default --output_dir.")
     data_name: str | None = option(None, "What the table calls the data, by default the name of --dataset.")
-    machine: str | None = option(None, "What the table says it ran on, by default the processor.")
+    machine: str | None = option(None, "What the table says it ran on, by default the number and kind of processors.")
 
     def __post_init__(self):
         check_values(self)
@@ -89,7 +93,7 @@ class Table4Arguments(AblationArguments):
     crop: Literal["plain", "flip", "ten-crop"] = option("plain", "Views of each image.")
     num_generated_images: int = option(5000, "Images to generate and judge, the same number of each class.")
     guidance_scale: float = option(1.75, "Classifier-free guidance; the paper's head ablation has 1.75.")
-    top_k: int = option(0, "Sample among so many likeliest codes; 0 for all.")
+    top_k: int = option(0, "Sample among this many likeliest codes; 0 for all.")
 
     def all_arms(self) -> dict[str, Any]:
         return TABLE4
@@ -101,7 +105,7 @@ class Table4Arguments(AblationArguments):
 
 
 def check(args: AblationArguments) -> None:
-    """Find what would end the ablation, in no time."""
+    """Find what would end the ablation, before anything is imported for it."""
     check_output_dir(args.output_dir)
     if args.results_dir is not None:
         check_output_dir(args.results_dir, "results_dir")
@@ -113,7 +117,7 @@ def check(args: AblationArguments) -> None:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Within this SIGTERM is as Ctrl-C: the trainings end with the ablation."""
+    """Within this, SIGTERM acts like Ctrl-C: the trainings end with the ablation."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

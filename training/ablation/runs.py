@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The runs of an ablation: trained by scripts in processes of their own, judged here.
+"""The runs of an ablation: trained by scripts in processes of their own, evaluated here.
 
 Options and command: `fqgan_hf.training.ablation.ablate`.
 """
@@ -12,18 +12,21 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fqgan_hf.evaluation.evaluate import Reference, evaluate_generator, evaluate_tokenizer, load_pipeline
+from fqgan_hf.evaluation.evaluate import Reference, evaluate_generator, evaluate_tokenizer
 from fqgan_hf.evaluation.features import FeatureNetwork
 from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.evaluation.images import load_images
 from fqgan_hf.failures import raise_if_interrupted
 from fqgan_hf.files import MANIFEST, read_json, read_metrics, write_json
+from fqgan_hf.modeling.code_sampling import SamplingSettings
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.pipelines.inference import join_pipeline
 from fqgan_hf.pretrained import load_pretrained
 from fqgan_hf.processes import ScriptRunner, cpu_threads
 from fqgan_hf.training.ablation.report import TABLE3, TABLE4, Context, report_table3, report_table4
@@ -80,8 +83,8 @@ def run_all(runs: Sequence[Run], settings: dict[str, Any], args: "AblationArgume
             judged = time.perf_counter()
         training = training_seconds(job.model_dir, settings["train_batch_size"])
         seconds = {"training": round(training, 1), "judging": round(judged - started, 1)}
-        result = {"arm": job.arm, "seed": job.seed, "settings": settings, "metrics": metrics, "seconds": seconds}
-        write_json(job.result_path, result)
+        result = {"arm": job.arm, "seed": job.seed, "date": date.today().isoformat()}
+        write_json(job.result_path, {**result, "settings": settings, "metrics": metrics, "seconds": seconds})
 
     with ThreadPoolExecutor(args.jobs) as pool:
         futures = [pool.submit(run, job) for job in runs]
@@ -111,6 +114,10 @@ def check_same_settings(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     result = read_json(path)
     if not all(isinstance(result.get(name), dict) for name in ("settings", "metrics")):
         raise ValueError(f"{path} is damaged: it is no result of a run")
+    if not isinstance(result.get("date"), str):
+        raise ValueError(
+            f"{path} is of an earlier version, whose figures have other names. Choose another --output_dir"
+        )
     differences = [
         f"{name} was {result['settings'].get(name)!r} and is now {value!r}"
         for name, value in settings.items()
@@ -145,7 +152,13 @@ class Judge:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             network = FeatureNetwork(args.feature_extractor, device)
             images = load_images(data)
-            reference = Reference.measure(images, self.resolution, args.num_test_images, network, args.batch_size)
+            reference = Reference.measure(
+                images,
+                network,
+                resolution=self.resolution,
+                num_images=args.num_test_images,
+                batch_size=args.batch_size,
+            )
             self._loaded = network, reference
         return self._loaded
 
@@ -154,22 +167,21 @@ class Judge:
         model = FQGANModel.from_pretrained(str(folder)).to(network.model.device)
         return {
             **evaluate_tokenizer(model, reference, network, self.args.batch_size),
-            "real_images_read_as_labelled": reference.accuracy,
+            "classifier_accuracy_of_real_images": reference.accuracy,
         }
 
     def generator(self, tokenizer: str, folder: Path, seed: int) -> dict[str, Any]:
         network, reference = self.load()
         args = self.args
-        pipe = load_pipeline(tokenizer, folder).to(network.model.device)
+        pipe = join_pipeline(tokenizer, folder).to(network.model.device)
         figures, _ = evaluate_generator(
             pipe,
             reference,
             network,
-            args.num_generated_images,
-            args.batch_size,
-            args.guidance_scale,
-            args.top_k,
-            seed,
+            num_images=args.num_generated_images,
+            seed=seed,
+            batch_size=args.batch_size,
+            settings=SamplingSettings(guidance_scale=args.guidance_scale, top_k=args.top_k),
         )
         records = read_metrics(folder / "metrics.jsonl")
         validation = [record for record in records if "validation/loss" in record]
@@ -180,7 +192,7 @@ class Judge:
             **figures,
             "validation_loss": losses,
             "validation_loss_sum": sum(losses),
-            "real_images_read_as_labelled": reference.accuracy,
+            "classifier_accuracy_of_real_images": reference.accuracy,
         }
 
 
@@ -199,11 +211,13 @@ def common_settings(args: "AblationArguments", preset: str, training: Any) -> di
 
 
 def report_context(
-    args: "AblationArguments", settings: dict[str, Any], titles: dict[str, str], command: str
+    args: "AblationArguments", settings: dict[str, Any], results: Sequence[dict[str, Any]], command: str
 ) -> Context:
+    """What a table of these results says besides its figures; dated by the runs, not by the table."""
     machine = args.machine or f"{os.cpu_count()}-core {platform.machine()}"
-    folder = Path(args.results_dir or args.output_dir)
-    return Context(folder, settings, titles, args.split, args.test_split, machine, command)
+    days = [result["date"] for result in results]
+    when = min(days) if min(days) == max(days) else f"{min(days)} to {max(days)}"
+    return Context(settings, args.split, args.test_split, machine, when, command)
 
 
 def shown_command(argv: Sequence[str]) -> str:
@@ -271,9 +285,10 @@ def table3(args: "Table3Arguments", scripts: ScriptRunner, command: str) -> list
     try:
         run_all(runs, settings, args, scripts)
     finally:
-        titles = {name: arm.title for name, arm in TABLE3.items()}
-        results = load_results(folder, settings, list(TABLE3))
-        lines = report_table3(report_context(args, settings, titles, command), results) if results else []
+        lines = []
+        if results := load_results(folder, settings, list(TABLE3)):
+            context = report_context(args, settings, results, command)
+            lines = report_table3(Path(args.results_dir or args.output_dir), context, results)
     return lines
 
 
@@ -301,7 +316,8 @@ def table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> list
     # How good can samples of this tokenizer be at all? As good as its reconstructions.
     ceiling_path = folder / "tokenizer.json"
     if not ceiling_path.is_file():
-        write_json(ceiling_path, {"settings": settings, "metrics": judge.tokenizer(args.tokenizer)})
+        metrics = judge.tokenizer(args.tokenizer)
+        write_json(ceiling_path, {"date": date.today().isoformat(), "settings": settings, "metrics": metrics})
     ceiling = check_same_settings(ceiling_path, settings)["metrics"]
 
     runs = []
@@ -321,9 +337,10 @@ def table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> list
     try:
         run_all(runs, settings, args, scripts)
     finally:
-        results = load_results(folder, settings, list(TABLE4))
-        context = report_context(args, settings, TABLE4, command)
-        lines = report_table4(context, results, ceiling) if results else []
+        lines = []
+        if results := load_results(folder, settings, list(TABLE4)):
+            context = report_context(args, settings, results, command)
+            lines = report_table4(Path(args.results_dir or args.output_dir), context, results, ceiling)
     return lines
 
 

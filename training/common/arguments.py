@@ -5,7 +5,7 @@ A script's options are one dataclass. `--config run.yaml` (or the name of a file
 under the same names; the command line wins over the file. The *model's* configuration is not among them: it is a
 `config.json`, as on the Hub, named by `--model_config_name_or_path`.
 
-Importing this file costs nothing: a mistake on the command line is answered before any library is there.
+Importing this file is cheap: a mistake on the command line is answered before any library is imported.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ Arguments = TypeVar("Arguments")
 
 @dataclass(kw_only=True)
 class TrainingArguments:
-    """What the two trainers share: optimisation, precision, logging, checkpoints."""
+    """What all trainings share: optimization, precision, logging, checkpoints."""
 
     output_dir: str = field(metadata={"help": "Folder for the model, checkpoints, metrics.jsonl and pictures."})
     config: str | None = option(None, "YAML file of options, or the name of a preset; the command line wins over it.")
@@ -49,54 +49,56 @@ class TrainingArguments:
 
     streaming: bool = option(
         False,
-        "Read the images as they come, from the Hub or from webdataset, parquet or image files, with no copy prepared "
-        "on disk. They are shuffled by files and in a buffer. A run resumes exactly, with the same number of "
-        "processes and workers; it reads again, without decoding, what it has seen.",
+        "Read images as they arrive, from the Hub or from webdataset, parquet or image files, without a prepared copy "
+        "on disk. They are shuffled by file and in a buffer. A run resumes exactly with the same numbers of processes "
+        "and workers; to find its place it reads what it has already seen again, without decoding it.",
     )
-    streaming_samples: int | None = option(None, "Images in the stream, the length of an epoch, where it cannot tell.")
-    streaming_buffer_size: int = option(10000, "Images, not decoded, that each worker draws from with --streaming.")
+    streaming_samples: int | None = option(None, "Images in the stream, that is in an epoch, if it does not say.")
+    streaming_buffer_size: int = option(10000, "Undecoded images in each worker's shuffle buffer.")
 
     train_batch_size: int = option(16, "Samples per process in one forward pass.")
-    gradient_accumulation_steps: int = option(1, "Forward passes for one optimizer step.")
+    gradient_accumulation_steps: int = option(1, "Forward passes per optimizer step.")
     num_train_epochs: int = option(1, "Passes over the data, unless --max_train_steps is given.")
-    max_train_steps: int | None = option(None, "Optimizer steps in all; overrides --num_train_epochs.")
+    max_train_steps: int | None = option(None, "Total number of optimizer steps; overrides --num_train_epochs.")
     learning_rate: float = option(1e-4, "Peak learning rate.")
-    lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = option("constant", "Schedule.")
+    lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = option(
+        "constant", "Schedule of the rate."
+    )
     lr_warmup_steps: int = option(0, "Warm-up steps of the schedule.")
-    adam_beta1: float = option(0.9, "First moment's decay.")
-    adam_beta2: float = option(0.95, "Second moment's decay.")
+    adam_beta1: float = option(0.9, "Decay of the first moment.")
+    adam_beta2: float = option(0.95, "Decay of the second moment.")
     adam_epsilon: float = option(1e-8, "Epsilon of Adam.")
     adam_weight_decay: float = option(0.0, "Decoupled weight decay.")
     max_grad_norm: float = option(1.0, "Gradients are clipped to this norm.")
-    max_nonfinite_steps: int = option(10, "Stop after so many steps were skipped for a non-finite loss or gradient.")
-    use_ema: bool = option(False, "Keep an exponential moving average of the weights; validate and save that.")
+    max_nonfinite_steps: int = option(10, "Stop after skipping this many steps for a non-finite loss or gradient.")
+    use_ema: bool = option(False, "Keep an exponential moving average of the weights, and validate and save that.")
     ema_decay: float = option(0.9999, "Decay of the average.")
     mixed_precision: Literal["no", "fp16", "bf16"] | None = option(
-        None, "By default what accelerate was configured for."
+        None, "By default what accelerate is configured for."
     )
     gradient_checkpointing: bool = option(False, "Recompute activations in the backward pass to save memory.")
-    compile: bool = option(False, "Compile the model by torch.compile: minutes at the start, faster steps after.")
+    compile: bool = option(False, "Compile the model with torch.compile: slow to start, then faster.")
 
-    logging_steps: int = option(50, "Write metrics.jsonl and trackers every so many steps.")
+    logging_steps: int = option(50, "Write to metrics.jsonl and trackers every this many steps.")
     peak_flops: float | None = option(
         None,
-        "Floating-point operations a second that one device can do at this precision (989e12 for an H100 or H200 in "
-        "bf16, 312e12 for an A100): the log then says which share of them training uses, as `mfu`.",
+        "Peak floating-point operations per second of a device at this precision (989e12 for an H100 or H200 in bf16, "
+        "312e12 for an A100): the log then has the share of them that training uses, as `mfu`.",
     )
     report_to: Literal["tensorboard", "wandb", "trackio", "all"] | None = option(
-        None, "Tracker, besides metrics.jsonl."
+        None, "Tracker, in addition to metrics.jsonl."
     )
-    validation_fraction: float = option(0.0, "Share of the samples that is held out for validation.")
-    validation_steps: int = option(1000, "Validate every so many steps, and at the end.")
-    max_validation_samples: int = option(1000, "Use at most so many held-out samples.")
-    checkpointing_steps: int = option(1000, "Write a checkpoint every so many steps.")
-    checkpoints_total_limit: int | None = option(None, "Keep only so many checkpoints, the newest ones.")
+    validation_fraction: float = option(0.0, "Share of the samples to hold out for validation.")
+    validation_steps: int = option(1000, "Validate every this many steps, and at the end.")
+    max_validation_samples: int = option(1000, "Use at most this many held-out samples.")
+    checkpointing_steps: int = option(1000, "Write a checkpoint every this many steps.")
+    checkpoints_total_limit: int | None = option(None, "Keep only this many checkpoints, the newest ones.")
     resume_from_checkpoint: str | None = option(None, "`latest`, or the path of a checkpoint.")
 
     push_to_hub: bool = option(False, "Publish the trained model with its card on the Hub; needs --hub_model_id.")
-    hub_model_id: str | None = option(None, "Repository to publish in: `name` or `organisation/name`.")
-    hub_token: str | None = option(None, "Token that may write there. By default the one of `hf auth login`.")
-    hub_private_repo: bool = option(False, "If the repository has to be created, create it private.")
+    hub_model_id: str | None = option(None, "Repository to publish to: `name` or `organization/name`.")
+    hub_token: str | None = option(None, "Token with write access there. By default the one of `hf auth login`.")
+    hub_private_repo: bool = option(False, "If the repository has to be created, make it private.")
 
     def __post_init__(self):
         check_values(self)
@@ -118,7 +120,7 @@ class TrainingArguments:
         )  # fmt: skip
         if self.streaming and (getattr(self, "max_train_samples", None) is not None or self.validation_fraction > 0):
             raise ValueError(
-                "streaming excludes --max_train_samples and --validation_fraction: a stream has no places. "
+                "streaming excludes --max_train_samples and --validation_fraction: a stream has no random access. "
                 "--validation_split works"
             )
         if self.streaming_samples is not None and not self.streaming:
@@ -150,7 +152,7 @@ def parse_arguments(arguments_class: type[Arguments], argv: list[str] | None = N
 
     Raises:
         ValueError: The file holds something that is no option, or an option's value is not accepted.
-        SystemExit: The command line is not understood: status 2, after a line that says why.
+        SystemExit: The command line is not understood: status 2, after one line that says why.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _build_parser(arguments_class)

@@ -8,7 +8,6 @@ removed. A run that is killed anywhere leaves the previous checkpoint as it was.
 
 import copy
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from fqgan_hf.failures import first_line
-from fqgan_hf.files import MANIFEST, fsync, named_errors, publish_files, sha256, write_json
+from fqgan_hf.files import MANIFEST, named_errors, replace_path, sha256, staged_folder, write_json
 from fqgan_hf.training.common.resuming import check_resumable, list_checkpoints, read_checkpoint
 
 
@@ -86,16 +85,12 @@ def save_checkpoint(
 
 
 def _complete(temporary: Path, final: Path, step: int, state: dict[str, Any]) -> None:
-    """Hash and flush all files, write the manifest, and give the folder its name."""
+    """Hash all files, write the manifest, and give the folder its name."""
     files = {}
     for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
-        fsync(path)
         files[path.relative_to(temporary).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
     write_json(temporary / MANIFEST, {"step": step, "state": state, "files": files})
-    if final.exists():  # the same step again, after a resume from an older checkpoint
-        shutil.rmtree(final)
-    temporary.rename(final)
-    fsync(final.parent)
+    replace_path(temporary, final)  # there may be one of the same step, after a resume from an older checkpoint
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -221,17 +216,12 @@ def export(components: Iterable[Any], output_dir: str | Path) -> None:
     """
     Save models and processors in `from_pretrained` form directly in `output_dir`, all of them or none.
 
-    Whoever finds a `config.json` there finds the weights that belong to it. See `publish_files`.
+    Whoever finds a `config.json` there finds the weights that belong to it. See `staged_folder`.
 
     Raises:
         OSError: There is no room for it, for example; what was there before is as it was.
     """
     output_dir = Path(output_dir)
-    with (
-        named_errors(f"the model in {output_dir}"),
-        tempfile.TemporaryDirectory(prefix=".export.", suffix=".tmp", dir=output_dir) as folder,
-    ):
-        staging = Path(folder, "model")
+    with named_errors(f"the model in {output_dir}"), staged_folder(output_dir) as staging:
         for component in components:
             component.save_pretrained(str(staging))
-        publish_files(staging, output_dir)

@@ -65,7 +65,7 @@ def build_accelerator(args: TrainingArguments) -> Accelerator:
 
 
 def check_launch(accelerator: Accelerator) -> None:
-    """Raise `ValueError` where several processes were started but do not know of each other."""
+    """Raise `ValueError` if several processes were started that do not know of each other."""
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size != accelerator.num_processes:
         raise ValueError(
@@ -77,7 +77,7 @@ def check_launch(accelerator: Accelerator) -> None:
 @contextlib.contextmanager
 def own_folder(accelerator: Accelerator, folder: str | Path, purpose: str) -> Iterator[None]:
     """
-    Within this no other run is; every process calls it, and all of them fail if another run is.
+    Within this no other run uses the folder; every process calls it, and all of them fail if another run does.
 
     Args:
         accelerator (`Accelerator`): Of the run.
@@ -85,7 +85,7 @@ def own_folder(accelerator: Accelerator, folder: str | Path, purpose: str) -> It
         purpose (`str`): See `locked_folder`.
 
     Raises:
-        OSError: Another run is within, or the folder cannot be written.
+        OSError: Another run uses the folder, or it cannot be written to.
     """
     folder, failure = Path(folder), None
     with contextlib.ExitStack() as stack:

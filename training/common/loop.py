@@ -41,7 +41,7 @@ class TrainingPlan:
         samples_per_step (`int`): Batch x accumulation x processes.
         batches_per_step (`int`): Accumulated batches of one process.
         max_train_steps (`int`): Optimizer steps in all.
-        streams (`list[int]`, *optional*): With --streaming processes, workers and batch size, which order the data.
+        streams (`list[int]`, *optional*): With --streaming: processes, workers and batch size, which set the order.
     """
 
     seed: int
@@ -175,12 +175,12 @@ class GuardedUpdate:
     """
     Clips the gradient and takes the optimizer step, unless the gradient is not finite.
 
-    Gradients are summed over the processes before, so all of them come to the same decision without a message. A
-    skipped step counts as a step: the data go on. `skipped_steps` in the log is the share of such steps.
+    Gradients have been summed over the processes by then, so all of them decide alike without communication. A skipped
+    step counts as a step: the data move on. `skipped_steps` in the log is the share of such steps.
 
     Args:
         accelerator (`Accelerator`): Of the run.
-        args (`TrainingArguments`): Gives the clipping norm and the number of skipped steps to bear.
+        args (`TrainingArguments`): Gives the clipping norm and the number of skipped steps to tolerate.
     """
 
     def __init__(self, accelerator: Accelerator, args: TrainingArguments):
@@ -189,7 +189,7 @@ class GuardedUpdate:
         self.num_skipped = 0
 
     def __call__(self, model, optimizer, scheduler, samples: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`samples` are the indices of the batch, to name should this be one step too many."""
+        """`samples` are the indices of the batch, which the error names should this be one step too many."""
         scalars = {}
         if self.accelerator.sync_gradients:
             norm = whole(self.accelerator.clip_grad_norm_(model.parameters(), self.args.max_grad_norm).detach())

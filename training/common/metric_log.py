@@ -16,7 +16,7 @@ from fqgan_hf.training.common.plots import plot_losses
 
 class MetricLog:
     """
-    Means of named scalars: to `metrics.jsonl`, one JSON object a line, to the trackers, and to a progress bar.
+    Means of named scalars: to `metrics.jsonl`, one JSON object per line, to the trackers, and to a progress bar.
 
     `losses.png` shows them as curves; it is drawn after each validation and at the end.
 
@@ -26,9 +26,8 @@ class MetricLog:
             killed, are dropped.
         plan (`TrainingPlan`): The run's.
         first_step (`int`): Steps done before.
-        peak_flops (`float`, *optional*): Floating-point operations a second that one device can do. With it the
-            records have `mfu`, the share that the run's own operations are of it, pauses for validation and
-            checkpoints included.
+        peak_flops (`float`, *optional*): Floating-point operations per second that one device can do. With it the
+            records have `mfu`, the share of them that the run uses, pauses for validation and checkpoints included.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class MetricLog:
             plot_losses(self.path, self.path.with_name("losses.png"))
 
     def advance(self, flops_per_image: float) -> None:
-        """One step more; of how many operations an image, for `mfu`."""
+        """Count one step, with its operations per image, for `mfu`."""
         self.flops += flops_per_image
         self.bar.update()
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Curves of a run on disk, whether or not a tracker watches it."""
+"""Curves of a run, as a picture beside its metrics, with or without a tracker."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from fqgan_hf.files import atomic_path, read_metrics
 
 
 COLUMNS = 3
-MAX_POINTS = 2000  # of one curve; more than the picture has columns of pixels
+MAX_POINTS = 2000  # per curve; more than the picture has columns of pixels
 
 
 def plot_losses(metrics_path: str | Path, picture_path: str | Path) -> None:

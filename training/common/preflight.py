@@ -152,4 +152,4 @@ def check_hub(args: TrainingArguments) -> None:
         raise ValueError(f"hub_model_id must be of {' or '.join(owners)}, as the token is, got {args.hub_model_id!r}")
     access = (account.get("auth") or {}).get("accessToken") or {}
     if access.get("role") == "read":
-        raise ValueError("push_to_hub needs a token that may write, got one that may only read")
+        raise ValueError("push_to_hub needs a token with write access, got one that can only read")

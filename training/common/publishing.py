@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The end of a run: the model in `output_dir`, with --push_to_hub also on the Hub, with a card that tells the run."""
+"""The end of a run: the model in `output_dir`, and with --push_to_hub on the Hub, with a card that describes it."""
 
 import math
 import re

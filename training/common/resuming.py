@@ -1,8 +1,8 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Which checkpoint a run goes on from, and what it may change when it does.
 
-A run is the same run with the same data, in the same order, on the same model. Everything else is the user's to
-change, and takes effect from the next step on. `ON_RESUME` says which is which, option by option.
+A run is the same run if it has the same data, in the same order, and the same model. Everything else may be changed,
+and takes effect from the next step on. `ON_RESUME` says which is which, option by option.
 """
 
 import logging
@@ -24,7 +24,7 @@ class OnResume(Enum):
 
     TAKES_EFFECT = "the new value holds from the next step on"
     MUST_STAY = "another value is refused by name"
-    ON_OR_OFF = "as TAKES_EFFECT, but not from 0 to another value or back: the checkpoint has, or lacks, a network"
+    ON_OR_OFF = "as TAKES_EFFECT, but not from 0 to another value or back: the checkpoint has or lacks a network"
     BY_CONTENT = "what it names may move; that it holds the same is compared"
     NO_MATTER = "the trained model does not depend on it"
 
@@ -136,14 +136,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def recorded_options(args: Any) -> dict[str, Any]:
-    """The options that a checkpoint keeps, to compare with or to tell of."""
+    """The options that a checkpoint keeps, to compare and to report."""
     names = [option.name for option in fields(args) if ON_RESUME[option.name] in _RECORDED]
     return {name: getattr(args, name) for name in names if name not in _RECORDED_ELSEWHERE}
 
 
 def check_resumable(path: Path, manifest: dict[str, Any], state: dict[str, Any]) -> None:
     """
-    Make sure that a run goes on as itself.
+    Make sure that a run continues as the run that wrote a checkpoint.
 
     Args:
         path (`Path`): A checkpoint.
@@ -169,7 +169,7 @@ def check_resumable(path: Path, manifest: dict[str, Any], state: dict[str, Any])
 
 
 def tell_changes(manifest: dict[str, Any], args: Any) -> list[str]:
-    """A sentence for each option that is not what it was and takes effect."""
+    """A sentence for each option that has changed and takes effect."""
     saved = manifest["state"].get("options") or {}
     return [
         f"{name} was {saved[name]!r} and is {value!r} from step {manifest['step']:,} on"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Views(Dataset):
-    """All views of the images in a range: `(views, 3, H, W)` in [-1, 1]."""
+    """All views of each image in a range: `(views, 3, H, W)` in [-1, 1]."""
 
     def __init__(self, images: LabelledImages, indices: range, crop: str, resolution: int):
         self.images = images

@@ -6,7 +6,7 @@
 
 `codes` holds the grids of all views of one image, `(views, num_codebooks, height, width)` in this order, flattened.
 Which images a shard holds depends on the data alone, not on how many processes write. A shard appears complete or not
-at all, and the manifest comes last: without it the extraction is not finished and can be run again.
+at all, and the manifest comes last: without it the extraction is unfinished, and running it again completes it.
 """
 
 import json
@@ -79,7 +79,7 @@ def write_shard(
 
 def is_written(path: Path, manifest: CodesManifest, num_images: int) -> bool:
     """
-    Whether a shard of so many images is there already, from a run that was stopped.
+    Whether a shard of this many images is there already, from a run that was stopped.
 
     Raises:
         ValueError: The file belongs to another extraction, or is damaged.
@@ -96,7 +96,7 @@ def is_written(path: Path, manifest: CodesManifest, num_images: int) -> bool:
 
 
 def _describe(path: Path, option: str) -> tuple[bytes | None, int, list[str]]:
-    """Of a shard the identity of its extraction, the number of rows, and the ids of the images that it lacks."""
+    """Of a shard: the identity of its extraction, the number of rows, and the ids of the images that it lacks."""
     try:
         file = pq.read_metadata(path)
         metadata = file.metadata or {}
@@ -166,8 +166,8 @@ class CodeSequences(Dataset):
     """
     Codes as the generator takes them.
 
-    They stay what `datasets` made of the shards: packed 16-bit numbers in a file that is mapped into memory, of which
-    all processes and workers of a machine share one copy. A sample is copied from there, nothing else is read.
+    They stay as `datasets` keeps the shards: packed 16-bit numbers in a memory-mapped file, of which all processes and
+    workers of a machine share one copy. Reading a sample copies that sample and nothing else.
 
     Args:
         rows (`datasets.Dataset`): From `load_rows`.

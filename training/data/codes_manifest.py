@@ -64,7 +64,7 @@ class CodesManifest:
         resolution: int,
         shard_size: int = 0,
     ) -> "CodesManifest":
-        """Of the codes that a tokenizer gives for views of images, whether they are going to be stored or not."""
+        """The manifest of the codes that a tokenizer gives for views of images, whether they are stored or not."""
         from fqgan_hf.training.data.crops import CROPS
 
         return cls(
@@ -90,11 +90,8 @@ class CodesManifest:
     def identity(self) -> bytes:
         """What all shards of one extraction have in common; a shard carries it in its metadata."""
         content = asdict(self)
-        del (
-            content["shards"],
-            content["skipped"],
-            content["tokenizer"],
-        )  # the fingerprint says which tokenizer; its path may change
+        for name in ("shards", "skipped", "tokenizer"):  # the fingerprint says which tokenizer; its path may change
+            del content[name]
         return json.dumps(content, sort_keys=True).encode()
 
     def content_fingerprint(self) -> str:

@@ -1,10 +1,10 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Training on images that are read as they come, with a position in the stream that a resumed run finds again.
+"""Training on images that are read as they arrive, with a position in the stream that a resumed run finds again.
 
-Each worker of each process has a stream of its own without end: `datasets` gives it some of the files, or where there
-are fewer files than processes every n-th image, shuffled anew for each pass. What a stream holds depends on the seed,
-the number of processes and the number of workers; which images make up step n then follows from n. To get there
-again the rows before are read, not decoded.
+Each worker of each process has an endless stream of its own: `datasets` gives it some of the files, or every n-th
+image where there are fewer files than processes, shuffled anew for each pass. What a stream holds depends on the seed,
+the number of processes and the number of workers; which images make up step n then follows from n. To resume, the rows
+before it are read again, but not decoded.
 """
 
 from collections import deque
@@ -29,13 +29,13 @@ Row = tuple[int, int, dict]  # epoch, position in the epoch, content
 
 class StreamedSamples(IterableDataset):
     """
-    Samples of one process, without end.
+    The endless samples of one process.
 
     Args:
         dataset (`AugmentedImages` or `ImageViews`): Prepares a picture; its `images` are `StreamedImages`.
         args (`TrainingArguments`): Gives seed and buffer.
         process_index, num_processes (`int`): Of this process, and in all.
-        num_skipped (`int`): Samples of each worker to pass over.
+        num_skipped (`int`): Samples that each worker skips at the start.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class StreamedSamples(IterableDataset):
             yield self.dataset.prepare(*self.read(row, position, rows, ahead), epoch, number, position)
 
     def rows(self) -> Iterator[Row]:
-        """Rows of this worker, pass after pass; within a worker `datasets` sees to its part."""
+        """Rows of this worker, pass after pass; `datasets` divides what a process has among its workers."""
         for epoch in count():
             # A new order by a new seed: `set_epoch` would change the epoch of the other workers, too.
             seed = int(np.random.SeedSequence([self.args.seed, epoch]).generate_state(1)[0])
@@ -80,9 +80,9 @@ class StreamedSamples(IterableDataset):
 
     def read(self, row: dict, position: int, rows: Iterator[Row], ahead: deque) -> tuple[Image.Image, int]:
         """
-        Picture and label of a row, or if it is unreadable and may be, of the next that is not.
+        Picture and label of a row; of the next readable one if it is unreadable and --skip_bad_images allows that.
 
-        The next ones keep their own turn, in `ahead`, so that each row is one sample whether it can be read or not.
+        The rows read ahead still get their own turn, from `ahead`: each row is one sample, whether readable or not.
         """
         for i in count():
             try:
@@ -112,9 +112,9 @@ class StreamLoader:
         self.num_workers = num_workers
 
     def batches(self, first_batch: int) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches of this process without end, on its device; `first_batch` is the number of those before."""
+        """The endless batches of this process, on its device, from number `first_batch` on."""
         state = PartialState()
-        # Workers take turns and the first one begins: go back to its turn, and drop what the others gave since.
+        # Workers take turns, beginning with the first: go back to its last turn, and drop the batches since then.
         rounds, dropped = divmod(first_batch, max(self.num_workers, 1))
         num_skipped = rounds * self.args.train_batch_size
         samples = StreamedSamples(self.dataset, self.args, state.process_index, state.num_processes, num_skipped)

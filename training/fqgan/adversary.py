@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The adversarial side of tokenizer training: discriminator, optimizer and the two halves of the game."""
+"""The adversarial side of tokenizer training: the discriminator, its optimizer, and the losses of both players."""
 
 import torch
 from accelerate import Accelerator
@@ -57,7 +57,7 @@ class Adversary:
         scheduler = build_scheduler(optimizer, args, plan)
         self.discriminator, self.optimizer, self.scheduler = accelerator.prepare(discriminator, optimizer, scheduler)
         self.bare_discriminator = accelerator.unwrap_model(self.discriminator)
-        # Nothing here learns, so there is nothing to distribute: it is only placed, and saved with the rest.
+        # It has no parameters, so there is nothing to distribute: it is only moved, and saved with the rest.
         self.lecam = accelerator.prepare_model(LeCam(), evaluation_mode=True) if args.lecam_weight > 0 else None
 
     def oppose(self, loss: torch.Tensor, reconstructions: torch.Tensor) -> tuple[torch.Tensor, Scalars]:
@@ -81,9 +81,9 @@ class Adversary:
         if self.lecam is not None:
             means = torch.stack([scalars["discriminator/real"], scalars["discriminator/fake"]])
             self.lecam.update(self.accelerator.reduce(means, "mean"))
-            regularisation = self.lecam(real, fake)
-            scalars["loss/lecam"] = regularisation.detach()
-            loss = loss + self.args.lecam_weight * regularisation
+            regularization = self.lecam(real, fake)
+            scalars["loss/lecam"] = regularization.detach()
+            loss = loss + self.args.lecam_weight * regularization
         self.accelerator.backward(loss)
         scalars.update(
             (f"discriminator/{name}", value)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 
-def _normalisation(kind: str, channels: int) -> nn.Module:
+def _normalization(kind: str, channels: int) -> nn.Module:
     if kind == "batch":
         # No running statistics: nothing ever reads them, and data-parallel training would send them around.
         return nn.BatchNorm2d(channels, track_running_stats=False)
@@ -18,7 +18,7 @@ def _normalisation(kind: str, channels: int) -> nn.Module:
 
 class PatchDiscriminator(nn.Module):
     """
-    PatchGAN: one logit for each overlapping patch (70x70 pixels with three layers).
+    PatchGAN: one logit per overlapping patch (70x70 pixels with three layers).
 
     Args:
         in_channels (`int`): Channels of the image.
@@ -39,7 +39,7 @@ class PatchDiscriminator(nn.Module):
             stride = 2 if i < num_layers else 1
             layers += [
                 nn.Conv2d(previous, width, 4, stride=stride, padding=1, bias=False),
-                _normalisation(norm, width),
+                _normalization(norm, width),
                 nn.LeakyReLU(0.2),
             ]
         layers.append(nn.Conv2d(width, 1, 4, padding=1))
@@ -113,7 +113,7 @@ def _minibatch_stddev(x: torch.Tensor, max_group_size: int = 4) -> torch.Tensor:
 
 class StyleGANDiscriminator(nn.Module):
     """
-    The residual discriminator of StyleGAN2: one logit for each image, of one size.
+    The residual discriminator of StyleGAN2: one logit per image; all images have one size.
 
     Args:
         in_channels (`int`): Channels of the image.
@@ -162,14 +162,14 @@ class LeCam(nn.Module):
     def __init__(self, decay: float = 0.99):
         super().__init__()
         self.decay = decay
-        # Sums divided by their weight are averages that do not lean on where they began.
+        # Sums divided by their weights: averages without a bias towards the initial value.
         self.register_buffer("sums", torch.zeros(2))
         self.register_buffer("weight", torch.zeros(()))
 
     @torch.no_grad()
     def update(self, mean_logits: torch.Tensor) -> None:
         """Count mean logits `(2,)` of a batch, of real and of generated images, over all processes."""
-        finite = mean_logits.isfinite().all()  # one bad batch must not stay in the averages for good
+        finite = mean_logits.isfinite().all()  # one bad batch must not poison the averages forever
         new = torch.cat([mean_logits.float(), torch.ones_like(self.weight)[None]])
         old = torch.cat([self.sums, self.weight[None]])
         state = torch.where(finite, old.lerp(new, 1 - self.decay), old)
@@ -177,6 +177,6 @@ class LeCam(nn.Module):
         self.weight.copy_(state[2])
 
     def forward(self, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
-        """The regularisation of a batch, before weighting: a scalar."""
+        """The regularization of a batch, before weighting: a scalar."""
         real, fake = self.sums / self.weight.clamp_min(1e-12)  # without any batch yet, 0
         return (real_logits.float() - fake).square().mean() + (fake_logits.float() - real).square().mean()

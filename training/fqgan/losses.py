@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The training objectives. Every function returns tensors; names for logging come with them, logging does not.
+"""The training objectives. Every function returns tensors with their names in the log; it logs nothing itself.
 
 Shapes: B batch, C channels, H W pixels, K codebooks, D feature width.
 """
@@ -177,8 +177,8 @@ def representation_losses(
     Sum over the codebooks that have a teacher of `representation_loss`, before weighting.
 
     Args:
-        predictions (`Sequence`): A codebook each: `(batch, 1 + positions, dim)`, or None without a feature head.
-        targets (`Sequence`): A codebook each: the teacher's features `(candidates, dim)`, or None without a teacher.
+        predictions (`Sequence`): One per codebook: `(batch, 1 + positions, dim)`, or None without a feature head.
+        targets (`Sequence`): One per codebook: the teacher's features `(candidates, dim)`, or None without a teacher.
         offset (`int`): See `representation_loss`.
 
     Returns:

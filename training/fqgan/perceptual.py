@@ -22,7 +22,7 @@ ALTERNATIVES = (
 
 class LPIPS(nn.Module):
     """
-    LPIPS with VGG16 and its learned linear weights, of the package `lpips`.
+    LPIPS with VGG16 and its learned linear weights, from the package `lpips`.
 
     Raises:
         ValueError: The package or torchvision is not installed.

@@ -26,7 +26,7 @@ PROBE_SIZE = 224  # for networks that take images of any size
 
 class FrozenVisionModel(nn.Module):
     """
-    A pretrained network with its own normalisation, without trainable parameters and always in evaluation mode.
+    A pretrained network with its own normalization, without trainable parameters and always in evaluation mode.
 
     Args:
         name (`str`): Hub id or local folder, with weights, `config.json` and `preprocessor_config.json`.
@@ -66,7 +66,7 @@ class FrozenVisionModel(nn.Module):
             raise ValueError(f"{purpose}: {name!r} lacks the weights {missing[:5]}")
         self.model_type = config.model_type
         self.size = _image_size(processor)
-        # Images come in [-1, 1]; the processor's factor and normalisation are for [0, 255].
+        # Images come in [-1, 1]; the processor's factor and normalization are for [0, 255].
         scale = 255.0 * (processor.rescale_factor if getattr(processor, "do_rescale", True) else 1.0)
         normalize = getattr(processor, "do_normalize", True)
         mean, std = (processor.image_mean, processor.image_std) if normalize else ([0.0], [1.0])
@@ -81,7 +81,7 @@ class FrozenVisionModel(nn.Module):
         return super().train(False)
 
     def preprocess(self, pixel_values: torch.Tensor, size: tuple[int, int] | None, mode: str) -> torch.Tensor:
-        """Images `(B, 3, H, W)` in [-1, 1] -> the network's normalisation, resized to `size` unless it is None."""
+        """Images `(B, 3, H, W)` in [-1, 1] -> the network's normalization, resized to `size` unless it is None."""
         if size is not None and tuple(pixel_values.shape[-2:]) != size:
             pixel_values = F.interpolate(pixel_values, size, mode=mode)
         return ((pixel_values.float() + 1.0) * self.scale - self.mean) / self.std
@@ -143,7 +143,7 @@ class Teacher(FrozenVisionModel):
 
 
 def load_teachers(specs: Sequence[str] | None) -> list[Teacher | None]:
-    """One teacher or None for each codebook, in order; an empty list when there is none at all."""
+    """One teacher or None per codebook, in order; an empty list when there is none at all."""
     if all(spec == WITHOUT_TEACHER for spec in specs or ()):
         return []
     return [None if spec == WITHOUT_TEACHER else Teacher(spec) for spec in specs]
