@@ -1,5 +1,12 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Files that are complete or absent, what proves their content, and folders that one run at a time writes to."""
+"""Files that are complete or absent, what proves their content, and folders that one run at a time writes to.
+
+    with atomic_path("a.png") as temporary: ...     a file or a folder appears complete, or not at all
+    with staged_folder("model") as staging: ...     files are added to a folder, all of them or none
+    with locked_folder("run", "trains"): ...        no other process is within
+
+Nothing else in the package gives a file that others may read its name.
+"""
 
 import contextlib
 import hashlib
@@ -67,11 +74,13 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     A temporary name beside `path`, with its suffix, for a file or a folder that becomes `path` when the block ends.
 
-    What was written is flushed to the disk first. After an error nothing of it is left, and `path` is as it was. A
-    folder that replaces another one leaves a moment between the two, in which there is neither.
+    After an error nothing of it is left, and `path` is as it was.
 
     Args:
         path (`str` or `os.PathLike`): Its folder is created if missing.
+
+    Yields:
+        `Path`: In a folder of its own, where there is room for intermediate files, too.
 
     Raises:
         OSError: It cannot be written.
@@ -85,14 +94,31 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         try:
             temporary = staging / path.name
             yield temporary
-            for part in (*temporary.rglob("*"), temporary):
-                fsync(part)
-            if path.is_dir() and not path.is_symlink():
-                path.replace(staging / "replaced")
-            temporary.replace(path)
-            fsync(path.parent)
+            replace_path(temporary, path)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def replace_path(finished: Path, path: Path) -> None:
+    """
+    Flush a file or a folder to the disk, and give it its name.
+
+    A folder that replaces another one leaves a moment between the two, in which there is neither.
+
+    Args:
+        finished (`Path`): Complete, on the disk of `path`.
+        path (`Path`): What is there is removed.
+    """
+    for part in (*finished.rglob("*"), finished):
+        fsync(part)
+    if path.is_dir() and not path.is_symlink():  # a rename replaces files only
+        replaced = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=path.parent))
+        path.replace(replaced / path.name)
+        finished.replace(path)
+        shutil.rmtree(replaced, ignore_errors=True)
+    else:
+        finished.replace(path)
+    fsync(path.parent)
 
 
 def check_writable(path: str | os.PathLike) -> None:
@@ -150,6 +176,37 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_metrics(path: str | Path) -> list[dict[str, float]]:
+    """
+    The records of a `metrics.jsonl`: for each line its `step` and figures by name.
+
+    A line that is no record is left out: a run that is killed while it writes leaves a part of one.
+
+    Args:
+        path (`str` or `Path`): Where there is no file, there are no records.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [record for line in lines if (record := _metrics_record(line)) is not None]
+
+
+def _metrics_record(line: str) -> dict[str, float] | None:
+    """A line's step and figures, None for what is no whole record."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_record = isinstance(record, dict) and type(record.get("step")) is int
+    return record if is_record and all(map(_is_figure, record.values())) else None
+
+
+def _is_figure(value: Any) -> bool:
+    # A whole number too large for a float is none that we wrote.
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
+
+
 def publish_files(staging: Path, folder: Path) -> None:
     """
     Move the files of `staging`, subfolders and all, into `folder`, where they replace those of the same names only.
@@ -185,11 +242,19 @@ def publish_files(staging: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def staged_folder(folder: Path) -> Iterator[Path]:
-    """A folder that is not there yet, on the disk of `folder`, whose files are published there when the block ends."""
+    """
+    An empty folder on the disk of `folder`, whose files are moved there when the block ends: see `publish_files`.
+
+    After an error nothing of it is left, and `folder` is as it was.
+
+    Args:
+        folder (`Path`): Created if missing.
+    """
     inside = folder if folder.is_dir() else folder.parent
     inside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=inside) as parent:
         staging = Path(parent, "staged")
+        staging.mkdir()
         yield staging
         publish_files(staging, folder)
 
@@ -248,31 +313,3 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
             yield folder / "content"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_metrics(path: str | Path) -> list[dict[str, float]]:
-    """
-    Records of a `metrics.jsonl`: for each line its `step` and figures by name.
-
-    A line that is no record is left out: a run that was killed while it wrote leaves a part of one. Without the file
-    there are none.
-    """
-    path = Path(path)
-    if not path.is_file():
-        return []
-    records = (_parse(line) for line in path.read_text(encoding="utf-8", errors="replace").split("\n"))
-    return [record for record in records if record is not None]
-
-
-def _parse(line: str) -> dict[str, float] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    is_record = isinstance(record, dict) and type(record.get("step")) is int
-    return record if is_record and all(map(_is_figure, record.values())) else None
-
-
-def _is_figure(value: Any) -> bool:
-    # A whole number too large for a float is none that we wrote.
-    return type(value) is float or (type(value) is int and abs(value) < 2**63)

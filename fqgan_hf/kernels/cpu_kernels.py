@@ -16,7 +16,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ from huggingface_hub import cached_assets_path
 from torch import nn
 from transformers import StaticLayer
 
-from fqgan_hf.files import fsync
+from fqgan_hf.files import atomic_path
 from fqgan_hf.kernels.packed_linear import Int8Linear, PackedLinear
 from fqgan_hf.modeling.quantizer_fqgan import nearest_by_cosine
 from fqgan_hf.modeling.transformer_blocks import Attention, RMSNorm, Rotary, SwiGLU
@@ -97,12 +96,10 @@ def build(compiler: list[str]) -> Path:
     library = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.so"
     if not library.exists():
         print(f"compiling kernels for this processor into {folder}, once: some seconds", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            compiled, linked = Path(temporary, "kernels.o"), Path(temporary, "kernels.so")
+        with atomic_path(library) as linked:
+            compiled = linked.with_suffix(".o")
             run([*compiler, *COMPILE, str(SOURCE), "-o", str(compiled)])
             run([*compiler, "-shared", str(compiled), "-o", str(linked)])
-            fsync(linked)
-            linked.replace(library)
     return library
 
 

@@ -2,11 +2,13 @@
 """Files complete or absent, nothing left over, one run at a time in a folder; with real disks and real processes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +88,40 @@ def test_check_writable_on_a_read_only_disk(tmp_path):
             subprocess.run(["umount", tmp_path], check=True)
         else:
             tmp_path.chmod(0o755)
+
+
+def test_a_staged_folder_is_all_or_nothing(tmp_path):
+    folder = tmp_path / "model"
+    with files.staged_folder(folder) as staging:
+        (staging / "config.json").write_text("one")
+        assert not folder.exists()
+    with pytest.raises(RuntimeError), files.staged_folder(folder) as staging:
+        (staging / "config.json").write_text("two")
+        raise RuntimeError
+    assert names(tmp_path) == ["model", "model/config.json"] and (folder / "config.json").read_text() == "one"
+
+
+def test_only_files_py_gives_files_their_names():
+    """Another way of writing would have to be safe by itself, too."""
+    root = Path(files.__file__).parent.parent
+    sources = [path for folder in ("fqgan_hf", "modeling", "training") for path in (root / folder).rglob("*.py")]
+    pattern = re.compile(r"^import tempfile|^from tempfile|os\.(replace|rename)\(|\.rename\(", re.MULTILINE)
+    found = [path.name for path in sources if pattern.search(path.read_text(encoding="utf-8"))]
+    assert found == ["files.py"]
+
+
+def test_metrics_are_read_as_far_as_they_were_written(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert files.read_metrics(path) == []
+    whole = ['{"step": 1, "loss": 0.5}', '{"step": 2, "loss": NaN}', '{"step": 3, "images": 4}']
+    broken = [
+        "", "null", "[1]", '"step"', '{"loss": 1.0}', '{"step": "4"}', '{"step": true}', '{"step": 4, "loss": "low"}',
+        '{"step": 4, "loss": 1' + "0" * 30 + "}", "[" * 100_000, '{"step": 4, "lo',
+    ]  # fmt: skip
+    path.write_bytes("\n".join([whole[0], *broken[:5], *whole[1:], *broken[5:]]).encode() + b"\xff")
+    records = files.read_metrics(path)
+    assert [record["step"] for record in records] == [1, 2, 3]
+    assert records[0] == {"step": 1, "loss": 0.5} and records[1]["loss"] != records[1]["loss"]
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '"a"', "nul", "[" * 100_000, "\0"])
