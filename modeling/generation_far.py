@@ -141,6 +141,8 @@ class FARGenerationMixin(GenerationMixin):
             found = [given] + [getattr(c, name, None) for c in settings]
             return next((value for value in found if value is not None), default)
 
+        # What is refused is refused before any computation, so the condition is embedded after all of this.
+        processors = checked_processors(logits_processor)
         num_images = setting("num_return_sequences", num_return_sequences, 1)
         labels = self._checked_labels(class_labels, condition, null_condition)
         batch_size = num_images * len(condition if labels is None else labels)
@@ -161,26 +163,25 @@ class FARGenerationMixin(GenerationMixin):
             generator=generator,
             device=self.device,
         )
-        # Embedded only now: what is refused is refused before any computation.
         condition, null_condition = self._prepare_condition(labels, condition, null_condition, num_images)
         if plan.is_guided:
             if null_condition is None:
                 raise ValueError("null_condition must be given with condition where there is guidance")
             condition = torch.cat([condition, null_condition])
-        extras = logits_processor or stopping_criteria or streamer is not None
+        extras = processors or stopping_criteria or streamer is not None
         if not (extras or return_dict_in_generate or output_scores or output_logits) and use_cache:
             return self._position_loop(condition, prefix, plan, callback_on_position)
 
-        processors = LogitsProcessorList(checked_processors(logits_processor))
-        if plan.is_guided:
-            processors.insert(0, GuidanceLogitsProcessor(plan))
+        # Guidance comes first, since it halves the batch; selection last, since it leaves one code possible. The
+        # library is then asked for the best code, whatever `do_sample` says: its own draws would not be ours.
         selection = SelectionLogitsProcessor(plan, keep_scores=output_scores)
-        processors.extend([PerCodebookLogitsWarper(plan), selection])
+        guidance = [GuidanceLogitsProcessor(plan)] if plan.is_guided else []
+        processors = LogitsProcessorList([*guidance, *processors, PerCodebookLogitsWarper(plan), selection])
         criteria = StoppingCriteriaList(stopping_criteria or [])
         if callback_on_position is not None:
             criteria.append(PositionCallbackCriteria(callback_on_position, config.num_codebooks))
         output = super().generate(
-            prefix.flatten(1),
+            prefix.flatten(1),  # may be empty: the condition is what the first code follows from
             generation_config=GenerationConfig(
                 do_sample=False,
                 max_length=config.num_positions * config.num_codebooks,
@@ -196,6 +197,7 @@ class FARGenerationMixin(GenerationMixin):
             cache=FARCache(config, condition.shape[1]) if use_cache else None,
         )
         flat = output.sequences
+        # Stopping criteria look after every code, so the last position may be incomplete.
         codes = flat[:, : flat.shape[1] // config.num_codebooks * config.num_codebooks]
         codes = codes.unflatten(1, (-1, config.num_codebooks))
         if not return_dict_in_generate:
@@ -208,7 +210,7 @@ class FARGenerationMixin(GenerationMixin):
         `torch.compile` the forward pass and the position step of `generate`, in place; arguments are torch's.
 
         One graph serves all positions. Key/value storage then stays allocated from call to call, one for each batch
-        size, since CUDA graphs (`mode="reduce-overhead"`) are recorded for its addresses.
+        size and length of condition, since CUDA graphs (`mode="reduce-overhead"`) are recorded for its addresses.
         """
         super().compile(*args, **kwargs)
         self._compiled_position_step = torch.compile(self._position_step, *args, **kwargs)

@@ -9,6 +9,7 @@ Shapes: B batch, C channels (1 grey, 3 RGB, 4 RGBA), H W pixels.
 
 import os
 from operator import index
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -98,8 +99,10 @@ def _upright_rgb(image: Image.Image, max_pixels: int, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def load_image(path_or_file, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
-    """Read one picture as it is meant to be seen: upright, RGB, 8 bits a channel.
+def load_image(
+    path_or_file: str | os.PathLike | BinaryIO | Image.Image, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Image.Image:
+    """Read one picture as it is meant to be seen: upright, RGB, 8 bits per channel.
 
     The EXIF orientation is applied, transparency is laid on white, greyscale, palette and CMYK become RGB (CMYK
     without its colour profile), 16-bit and float greyscale is scaled to 8 bits, and an animation gives its first
@@ -134,7 +137,7 @@ def load_image(path_or_file, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Imag
     )
 
 
-def _read(file, max_pixels: int, name: str) -> Image.Image:
+def _read(file: BinaryIO, max_pixels: int, name: str) -> Image.Image:
     Image.init()  # fills Image.OPEN with the formats of this build of Pillow
     formats = [name for name in FILE_FORMATS if name in Image.OPEN]
     try:
@@ -147,7 +150,7 @@ def _read(file, max_pixels: int, name: str) -> Image.Image:
         return _upright_rgb(image, max_pixels, name)
 
 
-def _positive_int(value, name: str, accepted: str = "a positive integer") -> int:
+def _positive_int(value: Any, name: str, accepted: str = "a positive integer") -> int:
     try:
         number = index(value)
     except TypeError:
@@ -157,7 +160,9 @@ def _positive_int(value, name: str, accepted: str = "a positive integer") -> int
     return number
 
 
-def _check_settings(size, do_resize, do_center_crop, max_pixels, resample, multiple_of) -> dict:
+def _check_settings(
+    size: Any, do_resize: Any, do_center_crop: Any, max_pixels: Any, resample: Any, multiple_of: Any
+) -> dict[str, Any]:
     """The processor's settings in the form in which they are stored, or an error that names the wrong one."""
     multiple_of = _positive_int(multiple_of, "multiple_of")
     for name, value in (("do_resize", do_resize), ("do_center_crop", do_center_crop)):
@@ -278,7 +283,7 @@ class FQGANImageProcessor(BaseImageProcessor):
         max_pixels: int = DEFAULT_MAX_PIXELS,
         resample: str = "lanczos",
         multiple_of: int = 16,
-        **kwargs,
+        **kwargs: Any,
     ):
         settings = _check_settings(size, do_resize, do_center_crop, max_pixels, resample, multiple_of)
         unknown = [key for key in kwargs if key not in _SERVICE_KEYS and not key.startswith("_")]
@@ -289,7 +294,7 @@ class FQGANImageProcessor(BaseImageProcessor):
 
     def preprocess(
         self,
-        images,
+        images: Any,
         size: int | dict[str, int] | None = None,
         do_resize: bool | None = None,
         do_center_crop: bool | None = None,
@@ -341,7 +346,7 @@ class FQGANImageProcessor(BaseImageProcessor):
         return BatchFeature({"pixel_values": pixel_values.numpy() if return_tensors == "np" else pixel_values})
 
     @staticmethod
-    def _named_images(images) -> list[tuple[str, object]]:
+    def _named_images(images: Any) -> list[tuple[str, object]]:
         """The single images in the argument, each with the name that error messages give it."""
         is_batch = isinstance(images, (list, tuple)) or (
             isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4
@@ -352,7 +357,7 @@ class FQGANImageProcessor(BaseImageProcessor):
             raise ValueError(f"images must hold at least one image, got an empty {type(images).__name__}")
         return [(f"images[{position}]", image) for position, image in enumerate(images)]
 
-    def _to_pixels(self, image, settings: dict, name: str) -> np.ndarray:
+    def _to_pixels(self, image: Any, settings: dict[str, Any], name: str) -> np.ndarray:
         """One image -> (H, W, 3) float32 in [0, 1]."""
         max_pixels = settings["max_pixels"]
         if isinstance(image, Image.Image):
@@ -412,9 +417,8 @@ class FQGANImageProcessor(BaseImageProcessor):
             output_type (`str`, defaults to `"pil"`): `"pil"`, `"np"` or `"pt"`.
 
         Returns:
-            `"pil"`: B RGB images, rounded to the nearest of the 256 levels; `"np"`: float32 **(B, H, W, 3)** in [0,
-            1];
-            `"pt"`: float32 **(B, 3, H, W)** in [0, 1] on the device of `samples`.
+            `"pil"`: B RGB images, rounded to the nearest of the 256 levels; `"np"`: float32 **(B, H, W, 3)** in
+            [0, 1]; `"pt"`: float32 **(B, 3, H, W)** in [0, 1] on the device of `samples`.
 
         Raises:
             ValueError: unknown `output_type`; `samples` of another shape or type, or with NaN or infinity.

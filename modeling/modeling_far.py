@@ -95,6 +95,8 @@ class FARHead(nn.Module):
             return hidden_states[:, :, None].expand(-1, -1, num_codebooks, -1)
         if self.config.head_type == "mlp":
             return torch.stack([mlp(hidden_states) for mlp in self.mlps], dim=2)
+        # Positions become samples, (B * T, K, D): a step sees the steps before it at its own position and no other,
+        # for what lies before is in the backbone's state.
         steps = torch.cat([hidden_states[:, :, None], code_embeddings], dim=2)
         states = steps.flatten(0, 1)
         rotary = self.rotary_embedding(states.device)
@@ -315,12 +317,14 @@ class FARForImageGeneration(FARGenerationMixin, FARPreTrainedModel):
             condition, null_condition = self.embed_condition(class_labels)
         if self.training and self.config.class_dropout > 0 and null_condition is not None:
             dropped = torch.rand(codes.shape[0], device=codes.device) < self.config.class_dropout
+            # The whole condition or none of it: guidance needs the unconditional distribution, not a mixture.
             condition = torch.where(dropped[:, None, None], null_condition, condition)
-        code_embeddings = self.embed_codes(codes)
+        code_embeddings = self.embed_codes(codes)  # (B, T, K, D), read by the backbone and by the head
         tokens = self.aggregation(code_embeddings[:, :-1].flatten(-2))
         hidden_states = self.backbone(torch.cat([condition, tokens], dim=1), condition.shape[1])
         # The condition's last position predicts the first token; those before it predict nothing.
         hidden_states = hidden_states[:, condition.shape[1] - 1 :]
+        # The one norm comes after the head, which continues the backbone's residual stream.
         states = self.norm(self.head(hidden_states, code_embeddings[:, :, :-1]))
         logits = torch.stack([head(states[:, :, k]) for k, head in enumerate(self.lm_heads)], dim=2)
         loss = codebook_losses = None
