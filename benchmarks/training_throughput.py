@@ -8,7 +8,7 @@ Each preset runs as it is, by the training script itself, in a process of its ow
 `--warmup` that do not count, or for `--max_seconds`. Images and codes are made up here, of the preset's sizes: speed
 does not depend on what they show. Networks that the presets take from elsewhere, LPIPS and teachers, are left out, and
 the discriminator plays from the first step. Presets for 256 pixels are meant for GPUs; without one they train on
-`--large_batch_size` images a step. With `--output_dir` the figures go to `training_throughput.json` and `.md` there.
+`--large_batch_size` images per step. With `--output_dir` the figures go to `training_throughput.json` and `.md` there.
 """
 
 import argparse
@@ -74,7 +74,7 @@ class Watch:
     Attributes:
         asked (`list`): Wall and CPU seconds at which the loop asked for each batch.
         came (`list`): Those at which it got it.
-        flops (`float`): Operations an image, as the script counts them.
+        flops (`float`): Operations per image, as the script counts them.
     """
 
     def __init__(self, warmup: int, steps: int, max_seconds: float):
@@ -264,9 +264,9 @@ def run(preset: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def table(rows: Sequence[dict[str, Any]], script: str) -> list[str]:
     """Markdown of the presets of one script."""
     is_generator = script == "train_far"
-    columns = ["preset", "batch", "precision", "s a step", "CPU s a step", "images/s"]
+    columns = ["preset", "batch", "precision", "s per step", "CPU s per step", "images/s"]
     columns += ["tokens/s"] * is_generator
-    columns += ["FLOP an image", "FLOP/s", "images per CPU s", "FLOP per CPU s", "data alone: images per CPU s"]
+    columns += ["FLOP per image", "FLOP/s", "images per CPU s", "FLOP per CPU s", "data alone: images per CPU s"]
     columns += ["peak memory"]
     lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     for row in rows:

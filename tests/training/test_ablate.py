@@ -21,7 +21,7 @@ from fqgan_hf.processes import ScriptRunner
 from fqgan_hf.training.ablation.ablate import Table3Arguments
 from fqgan_hf.training.ablation.ablate import main as ablate
 from fqgan_hf.training.ablation.report import NOTES, TABLE3, TABLE4, compare, compare_paper, rewrite, spread
-from fqgan_hf.training.ablation.runs import check_same_settings, report_context, shown_command
+from fqgan_hf.training.ablation.runs import Table, check_same_settings, shown_command
 from fqgan_hf.training.evaluation import main as evaluate
 
 
@@ -241,10 +241,11 @@ def test_a_table_of_an_earlier_version_is_refused(content, tmp_path):
         rewrite(tmp_path / "table3.json")
 
 
-def test_a_table_has_the_date_of_its_runs(words):
+def test_a_table_has_the_date_of_its_runs():
     args = Table3Arguments(dataset="d", output_dir="o", feature_extractor="n", machine="m")
     for days, when in ((["2026-11-21"], "2026-11-21"), (["2026-11-23", "2026-11-21"], "2026-11-21 to 2026-11-23")):
-        assert report_context(args, {}, [{"date": day} for day in days], "c").date == when
+        table = Table(args, ScriptRunner(1), "c", Path("o"), [], {})
+        assert table.context([{"date": day} for day in days]).date == when
 
 
 def test_the_papers_differences():

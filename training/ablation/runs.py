@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pipelines.inference import join_pipeline
 from fqgan_hf.pretrained import load_pretrained
 from fqgan_hf.processes import ScriptRunner, cpu_threads
-from fqgan_hf.training.ablation.report import TABLE3, TABLE4, Context, report_table3, report_table4
+from fqgan_hf.training.ablation.report import TABLE3, TABLE4, Context, Results, report_table3, report_table4
 from fqgan_hf.training.common.arguments import load_model_config, parse_arguments
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_fqgan import TrainFQGANArguments
@@ -59,8 +60,8 @@ class Run:
         return self.folder / "result.json"
 
 
-def run_all(runs: Sequence[Run], settings: dict[str, Any], args: "AblationArguments", scripts: ScriptRunner) -> None:
-    """Train and judge what has no result yet, `--jobs` at a time."""
+def run_all(runs: Sequence[Run], settings: dict[str, Any], jobs: int, scripts: ScriptRunner) -> None:
+    """Train and judge what has no result yet, `jobs` at a time."""
     judging = threading.Lock()  # one evaluation at a time, in this process, beside the training of the next run
 
     def run(job: Run) -> None:
@@ -86,7 +87,7 @@ def run_all(runs: Sequence[Run], settings: dict[str, Any], args: "AblationArgume
         result = {"arm": job.arm, "seed": job.seed, "date": date.today().isoformat()}
         write_json(job.result_path, {**result, "settings": settings, "metrics": metrics, "seconds": seconds})
 
-    with ThreadPoolExecutor(args.jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(run, job) for job in runs]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
@@ -210,16 +211,6 @@ def common_settings(args: "AblationArguments", preset: str, training: Any) -> di
     }
 
 
-def report_context(
-    args: "AblationArguments", settings: dict[str, Any], results: Sequence[dict[str, Any]], command: str
-) -> Context:
-    """What a table of these results says besides its figures; dated by the runs, not by the table."""
-    machine = args.machine or f"{os.cpu_count()}-core {platform.machine()}"
-    days = [result["date"] for result in results]
-    when = min(days) if min(days) == max(days) else f"{min(days)} to {max(days)}"
-    return Context(settings, args.split, args.test_split, machine, when, command)
-
-
 def shown_command(argv: Sequence[str]) -> str:
     """This call with local paths replaced by what they stand for."""
     outside = [Path(word).is_absolute() or word.startswith("..") for word in argv]
@@ -231,6 +222,46 @@ def shown_command(argv: Sequence[str]) -> str:
         if not skip:
             kept.append(word)
     return shlex.join(["python", "-m", "fqgan_hf.training.ablation.ablate", *kept])
+
+
+@dataclass(frozen=True)
+class Table:
+    """
+    One table of an ablation: what its runs share, and how they become a report.
+
+    Args:
+        args (`AblationArguments`): Of the call.
+        scripts (`ScriptRunner`): Trains.
+        command (`str`): The call, as the report shows it.
+        folder (`Path`): Of the runs.
+        arms (`list[str]`): Names of all arms, in the order of the report.
+        settings (`dict`): What must be equal in all runs.
+    """
+
+    args: "AblationArguments"
+    scripts: ScriptRunner
+    command: str
+    folder: Path
+    arms: list[str]
+    settings: dict[str, Any]
+
+    def make(self, runs: Sequence[Run], report: Callable[[Path, Context, Results], list[str]]) -> list[str]:
+        """Do what is missing of the runs, and whatever comes of it, report on all results that are there."""
+        lines = []
+        try:
+            run_all(runs, self.settings, self.args.jobs, self.scripts)
+        finally:
+            if results := load_results(self.folder, self.settings, self.arms):
+                lines = report(Path(self.args.results_dir or self.args.output_dir), self.context(results), results)
+        return lines
+
+    def context(self, results: Results) -> Context:
+        """What the report of these results says besides their figures; dated by the runs, not by the report."""
+        args = self.args
+        machine = args.machine or f"{os.cpu_count()}-core {platform.machine()}"
+        days = [result["date"] for result in results]
+        when = min(days) if min(days) == max(days) else f"{min(days)} to {max(days)}"
+        return Context(self.settings, args.split, args.test_split, machine, when, self.command)
 
 
 def data_words(args: "AblationArguments") -> list[str]:
@@ -282,14 +313,7 @@ def table3(args: "Table3Arguments", scripts: ScriptRunner, command: str) -> list
             words += ["--disentanglement_weight", str(shared.disentanglement_weight if arm.disentanglement else 0.0)]
             words += ["--teachers", *(["none", teacher] if arm.representation else ["none"])]
             runs.append(Run(name, seed, path, "train_fqgan", words, judge.tokenizer))
-    try:
-        run_all(runs, settings, args, scripts)
-    finally:
-        lines = []
-        if results := load_results(folder, settings, list(TABLE3)):
-            context = report_context(args, settings, results, command)
-            lines = report_table3(Path(args.results_dir or args.output_dir), context, results)
-    return lines
+    return Table(args, scripts, command, folder, list(TABLE3), settings).make(runs, report_table3)
 
 
 def table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> list[str]:
@@ -334,14 +358,8 @@ def table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> list
                 return judge.generator(args.tokenizer, path, seed)
 
             runs.append(Run(head, seed, path, "train_far", words, run))
-    try:
-        run_all(runs, settings, args, scripts)
-    finally:
-        lines = []
-        if results := load_results(folder, settings, list(TABLE4)):
-            context = report_context(args, settings, results, command)
-            lines = report_table4(Path(args.results_dir or args.output_dir), context, results, ceiling)
-    return lines
+    report = partial(report_table4, ceiling=ceiling)
+    return Table(args, scripts, command, folder, list(TABLE4), settings).make(runs, report)
 
 
 def run_table(name: str, args: "AblationArguments", argv: Sequence[str]) -> list[str]:
