@@ -97,7 +97,7 @@ class RunServer:
 
 def serve() -> None:
     modules = {name: importlib.import_module(f"fqgan_hf.training.{name}") for name in SCRIPTS}
-    for name in ("launch", "tokenizer_training", "generator_training", "code_extraction"):  # what they import late
+    for name in ("common.launch", "fqgan.loop", "far.loop", "data.code_extraction"):  # what they import late
         importlib.import_module(f"fqgan_hf.training.{name}")
     importlib.import_module("torch").set_num_threads(1)
     for line in sys.stdin:
