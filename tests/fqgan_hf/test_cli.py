@@ -233,7 +233,7 @@ def test_a_hub_id_that_cannot_be_reached_is_one_line(fails):
 def test_damaged_or_absent_weights(fails, tmp_path, saved):
     config = (saved / "tokenizer" / "config.json").read_text()
     (tmp_path / "config.json").write_text(config)
-    assert "holds a configuration but no weights" in fails("info", tmp_path)
+    assert "holds no weights: there is no diffusion_pytorch_model.safetensors" in fails("info", tmp_path)
     weights = next((saved / "tokenizer").glob("*.safetensors")).read_bytes()
     (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(weights[: len(weights) // 2])
     assert "diffusion_pytorch_model.safetensors is damaged" in fails("info", tmp_path)
@@ -586,11 +586,22 @@ def test_info_of_half_precision_and_of_a_generator(saved, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["base", "large"])
 def test_info_knows_the_presets(name, tmp_path, capsys):
-    getattr(FARConfig, name)().save_pretrained(str(tmp_path))
-    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    config = getattr(FARConfig, name)()
+    config.save_pretrained(str(tmp_path))
+    with torch.device("meta"):
+        model = FARForImageGeneration(config)
+    header, end = {}, 0
+    for key, tensor in model.state_dict().items():
+        start, end = end, end + 4 * tensor.numel()
+        header[key] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+    content = json.dumps(header).encode()
+    with open(tmp_path / "model.safetensors", "wb") as file:  # gigabytes of holes after the header
+        file.write(len(content).to_bytes(8, "little") + content)
+        file.truncate(8 + len(content) + end)
     assert main(["info", str(tmp_path), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["preset"] == f"far-{name}"
+    assert facts["parameters"] == model.num_parameters()
     assert round(facts["parameters"] / 1e6) == {"base": 417, "large": 901}[name]
 
 
