@@ -40,18 +40,10 @@ EXTRAS = {
         "pyarrow>=19.0",
         "pyyaml>=6.0",
         "scikit-learn>=1.5",
-        "tensorboard>=2.18",
-        "threadpoolctl>=3.5",
+        "tensorboard>=2.18",  # accelerate's tracker for --report_to tensorboard
     ],
-    # torchvision without bounds: it must be the build that belongs to the installed torch, and pip finds that one.
-    "eval": [
-        "torchvision",
-        "lpips>=0.1.4",
-        "torch-fidelity>=0.4,<0.5",
-        "evaluate>=0.4.5",
-        "scipy>=1.13",
-        "scikit-learn>=1.5",
-    ],
+    # torchvision, which lpips imports, without bounds: pip finds the build that belongs to the installed torch.
+    "eval": ["torchvision", "lpips>=0.1.4"],
     "space": ["gradio>=6.0,<7"],
 }
 TOOLS = [

@@ -13,6 +13,7 @@ same checks after real installs, with all dependencies from the index (some minu
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,6 +82,40 @@ assert Path("published/README.md").is_file() and Path("published/modeling_fqgan.
 assert importlib.util.find_spec("torchvision") is None
 print("probe passed")
 """
+
+
+# What there is below the package's name, installed or in a checkout: nothing else from the repository's root.
+RESOLVE = """
+import importlib.util, pkgutil
+import fqgan_hf
+listed = {module.name for module in pkgutil.iter_modules(fqgan_hf.__path__)}
+assert {"cli", "hub", "modeling", "training"} <= listed, listed
+for name in ("cli", "hub", "modeling", "training", "model_cards"):
+    assert importlib.util.find_spec(f"fqgan_hf.{name}") is not None, name
+for name in ("setup", "tests", "fqgan_hf", "benchmarks", "docs", "spaces_demo"):
+    assert importlib.util.find_spec(f"fqgan_hf.{name}") is None and name not in listed, name
+assert pkgutil.get_data("fqgan_hf.training", "configs/digits-fqgan.json")
+print("resolved")
+"""
+# A process that is started anew finds functions by their modules' names.
+SPAWN = """
+import multiprocessing, runpy
+from fqgan_hf.modeling.configuration_checks import is_finite_number
+with multiprocessing.get_context("spawn").Pool(1) as pool:
+    assert pool.apply(is_finite_number, (1.5,)) is True
+print("spawned")
+"""
+
+# Requirements of extras that our code does not import itself, and who does.
+IMPORTED_BY_OTHERS = {"tensorboard": "accelerate, for --report_to tensorboard", "torchvision": "lpips"}
+# Folders that the libraries of an extra are for.
+SERVES = {
+    "train": ("fqgan_hf", "training"),
+    "eval": ("fqgan_hf", "training"),
+    "space": ("spaces_demo",),
+    "bench": ("benchmarks",),
+}
+MODULE_OF = {"pyyaml": "yaml", "scikit-learn": "sklearn", "vector-quantize-pytorch": "vector_quantize_pytorch"}
 
 
 class Environment:
@@ -171,6 +206,9 @@ def check_installed(environment: Environment, home: Path) -> None:
         assert "reconstruct" in environment.run(*command, "--help")
         assert "usage: " in environment.run(*command, "info", "--help")
     environment.run("fqgan", "no-such-command", status=2)
+    assert "resolved" in environment.run("python", "-c", RESOLVE)
+    assert "spawned" in environment.run("python", "-c", SPAWN)
+    assert "usage: " in environment.run("python", "-m", "fqgan_hf.training.train_fqgan", "--help")
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +243,9 @@ def test_wheel_contents(archives):
     inside = {name for name in names if ".dist-info/" not in name}
     expected = {f"fqgan_hf/{path.relative_to(ROOT / 'fqgan_hf')}" for path in (ROOT / "fqgan_hf").rglob("*.py")}
     for folder, pattern in [("modeling", "*.py"), ("training", "*.py"), ("model_cards", "*.md")]:
-        expected |= {f"fqgan_hf/{folder}/{path.name}" for path in (ROOT / folder).glob(pattern)}
+        expected |= {f"fqgan_hf/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob(pattern)}
     expected |= {f"fqgan_hf/training/configs/{path.name}" for path in (ROOT / "training/configs").iterdir()}
-    assert inside == expected | {"fqgan_hf/py.typed", "fqgan_hf/cpu_kernels.cpp"}
+    assert inside == expected | {"fqgan_hf/py.typed", "fqgan_hf/kernels/cpu_kernels.cpp"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
@@ -216,6 +254,7 @@ def test_sdist_holds_what_the_checkout_holds(archives):
         names = {name.partition("/")[2] for name in archive.getnames()}
     for folder in ("benchmarks", "fqgan_hf", "modeling", "spaces_demo", "tests", "training"):
         assert {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py")} <= names
+    assert {"fqgan_hf/kernels/cpu_kernels.cpp", "fqgan_hf/py.typed"} <= names
     for folder in ("model_cards", "training/configs"):
         assert {f"{folder}/{path.name}" for path in (ROOT / folder).iterdir()} <= names
     assert {"LICENSE", "README.md", "Makefile", "pyproject.toml", "setup.py"} <= names
@@ -234,6 +273,32 @@ def test_requirements(archives):
     }
     assert all(extras.values())
     assert extras["train"] | extras["eval"] | extras["space"] <= extras["dev"]
+
+
+def test_what_extras_install_is_imported(archives):
+    """A library that nothing imports would be installed for nothing."""
+    requirements = [Requirement(entry) for entry in requires_dist(archives[1])]
+    of_train = {entry.name for entry in requirements if entry.marker and entry.marker.evaluate({"extra": "train"})}
+    for extra, folders in SERVES.items():
+        sources = [path.read_text(encoding="utf-8") for folder in folders for path in (ROOT / folder).rglob("*.py")]
+        wanted = {entry.name for entry in requirements if entry.marker and entry.marker.evaluate({"extra": extra})}
+        if extra == "bench":
+            wanted -= of_train
+        assert wanted, extra
+        for name in wanted - IMPORTED_BY_OTHERS.keys():
+            statement = re.compile(rf"^\s*(import|from) {MODULE_OF.get(name, name)}\b", re.MULTILINE)
+            assert any(map(statement.search, sources)), f"[{extra}] installs {name}, which {folders} do not import"
+
+
+def test_a_checkout_that_is_not_installed(core_environment, source):
+    for code, word in ((RESOLVE, "resolved"), (SPAWN, "spawned")):
+        assert word in core_environment.run("python", "-c", code, cwd=source)
+    # A second copy of every class would be made by this.
+    assert "ModuleNotFoundError" in core_environment.run(
+        "python", "-c", "import fqgan_hf.fqgan_hf", cwd=source, status=1
+    )
+    help_text = core_environment.run("python", "-m", "fqgan_hf.training.train_fqgan", "--help", cwd=source)
+    assert "--train_data_dir" in help_text
 
 
 def test_wheel_in_a_clean_environment(core_environment, archives):
