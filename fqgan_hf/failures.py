@@ -6,18 +6,12 @@ their kin, whose message is the whole line; anything else is named by its type, 
 """
 
 import argparse
-import os
-import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
-
-
-if TYPE_CHECKING:
-    pass
-
 import contextlib
+import os
 import signal
+import sys
 import threading
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 

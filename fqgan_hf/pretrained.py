@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Loading models, with errors that say which option named what could not be loaded."""
+"""Loading models that a user has named: whatever goes wrong becomes one error that names the option and the cause."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +13,28 @@ Model = TypeVar("Model")
 
 def load_pretrained(model_class: type[Model], name: str | Path, option: str, **settings) -> Model:
     """
-    `model_class.from_pretrained(name, **settings)`.
+    Load a model, a processor, a configuration or a pipeline: `model_class.from_pretrained(name, **settings)`.
+
+    For names that come from outside, such as options of a command. What is wrong with a folder or a repository shows
+    in the libraries as errors of every kind, from `KeyError` to `SafetensorError`; here it is one that a user
+    understands.
+
+    Example:
+
+        tokenizer = load_pretrained(FQGANModel, arguments.tokenizer, "tokenizer")
+
+    Args:
+        model_class (`type`): Any class with a `from_pretrained`, ours or a library's.
+        name (`str` or `Path`): A folder or a Hub id.
+        option (`str`): What the user calls it, for the message.
+        **settings: Passed on to `from_pretrained`.
+
+    Returns:
+        What `from_pretrained` returns.
 
     Raises:
-        ValueError: It cannot be loaded, whatever the reason: the libraries raise errors of every kind.
+        ValueError: It cannot be loaded. The message names the option, the name, the class and the cause.
+        MemoryError, RuntimeError: There is too little memory for it, which is no fault of the name's.
     """
     try:
         return model_class.from_pretrained(str(name), **settings)
@@ -29,10 +47,14 @@ def load_pretrained(model_class: type[Model], name: str | Path, option: str, **s
 
 def build_from_config(build: Callable[[], Model]) -> Model:
     """
-    What `build` makes of a model configuration.
+    A new model from a configuration that a user has named by `--model_config_name_or_path`.
+
+    Args:
+        build (`Callable`): Makes the model.
 
     Raises:
-        ValueError: No model can be made of it.
+        ValueError: No model can be made of that configuration; the message says why.
+        MemoryError, RuntimeError: There is too little memory for it.
     """
     try:
         return build()
@@ -43,6 +65,6 @@ def build_from_config(build: Callable[[], Model]) -> Model:
 
 
 def _let_memory_pass(error: Exception) -> None:
-    """Too little memory is no fault of the model's; torch says it by a `RuntimeError`."""
+    """Raise an error that tells of too little memory as it is; torch's own is a `RuntimeError`."""
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
         raise error

@@ -116,10 +116,12 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
 
 
 def _slug(name: str) -> str:
+    """A name as the front matter's types are spelled: "rFID (50k)" is "rfid_50k"."""
     return re.sub(r"\W+", "_", name).strip("_").lower()
 
 
-def _tokenizer_facts(model) -> dict[str, Any]:
+def _tokenizer_facts(model: Any) -> dict[str, Any]:
+    """What `_tokenizer.md` shows."""
     config = model.config
     return {
         "parameters": model.num_parameters(),
@@ -134,7 +136,8 @@ def _tokenizer_facts(model) -> dict[str, Any]:
     }
 
 
-def _generator_facts(model) -> dict[str, Any]:
+def _generator_facts(model: Any) -> dict[str, Any]:
+    """What `_generator.md` shows."""
     config = model.config
     names = (
         "num_codebooks", "codebook_size", "num_classes", "grid_height", "grid_width", "hidden_size",

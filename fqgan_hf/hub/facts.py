@@ -61,7 +61,7 @@ def codebook_names(num_codebooks: int, feature_dims: Sequence[int | None] | None
     Args:
         num_codebooks (`int`): K, at least 1.
         feature_dims (`Sequence[int | None]`, *optional*):
-            Of length K: the tokenizer's configuration's widths of its feature heads, None for a codebook without one.
+            Of length K: `feature_dims` of the tokenizer's configuration, None for a codebook that was not taught.
 
     Returns:
         `list[str]`: K different names, such as "visual" and "semantic"; or "visual", "semantic (mid)" and

@@ -4,6 +4,7 @@
 import importlib.abc
 import importlib.util
 import sys
+from types import ModuleType
 
 from fqgan_hf.hub.kinds import KINDS
 
@@ -51,7 +52,8 @@ class _FillTablesOnImport(importlib.abc.MetaPathFinder):
         return spec
 
 
-def _fill_tables(tables) -> None:
+def _fill_tables(tables: ModuleType) -> None:
+    """Add our classes to diffusers' tables of what it saves and loads, and our pipelines to its namespace."""
     methods = {kind.class_name: ["save_pretrained", "from_pretrained"] for kind in KINDS if kind.role != "pipeline"}
     tables.LOADABLE_CLASSES["fqgan_hf"] = methods
     tables.ALL_IMPORTABLE_CLASSES.update(methods)
