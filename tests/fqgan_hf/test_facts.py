@@ -2,6 +2,7 @@
 """What folders hold, told without the libraries: equal to what the loaded models say, and quick."""
 
 import json
+import random
 import re
 import resource
 import shutil
@@ -255,6 +256,36 @@ class TestDamage:
             path.write_text(json.dumps(content | {"id2label": id2label}))
             with pytest.raises(ValueError, match=r"config\.json: "):
                 collect_facts(path.parent)
+
+    def test_hostile_folders_end_in_facts_or_one_kind_of_error(self, pipeline, tmp_path):
+        """A fixed seed's choice of changed values, names and bytes; a defect would be another error, or take long."""
+        rng = random.Random(0)
+        values = [None, True, -1, 0, 3, 1e308, 10**20, "", "x", [], [1], ["x"], {}, {"a": 1}, [0] * 100, 0.5]
+        files = ["model_index.json", "vqmodel/config.json", "transformer/config.json"]
+        files += ["vqmodel/diffusion_pytorch_model.safetensors", "transformer/model.safetensors"]
+        folder, told = tmp_path / "pipeline", 0
+        shutil.copytree(pipeline, folder)
+        for _ in range(400):
+            name = rng.choice(files)
+            data = (pipeline / name).read_bytes()
+            if name.endswith(".json"):
+                content = json.loads(data)
+                content[rng.choice(list(content))] = rng.choice(values)
+                damaged = json.dumps(content).encode()
+            else:
+                place = rng.randrange(min(len(data), 3000))
+                damaged = (
+                    data[:place] + rng.choice([b"", b"\0", b"9", b"[", b"\xff" * 4, b'"a":1,']) + data[place + 1 :]
+                )
+            (folder / name).write_bytes(damaged)
+            try:
+                json.dumps(collect_facts(folder))
+                told += 1
+            except (ValueError, OSError) as error:
+                assert str(error)
+            finally:
+                (folder / name).write_bytes(data)
+        assert 0 < told < 400
 
     def test_another_role_is_named(self, pipeline):
         with pytest.raises(ValueError, match="must hold a tokenizer, got a FARForImageGeneration"):
