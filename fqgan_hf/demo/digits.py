@@ -116,7 +116,7 @@ def train_network(recipe: NetworkRecipe, digits: Digits, folder: Path) -> None:
         folder (`Path`): Created if missing.
     """
     import torch
-    from transformers import BitImageProcessor, ResNetConfig, ResNetForImageClassification
+    from transformers import BitImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
     config = ResNetConfig(
         embedding_size=recipe.hidden_sizes[0],
@@ -133,7 +133,7 @@ def train_network(recipe: NetworkRecipe, digits: Digits, folder: Path) -> None:
         torch.manual_seed(recipe.seed)
         network = ResNetForImageClassification(config).train()
         _learn(network, images, labels, recipe.num_epochs)
-    processor = BitImageProcessor(
+    processor = BitImageProcessorPil(  # the one that needs no torchvision; every AutoImageProcessor loads it
         do_resize=False, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True
     )
     network.eval().save_pretrained(str(folder))

@@ -39,12 +39,13 @@ def tokenizer_figures(
         judge ([`FeatureNetwork`]): Classifies reconstructions.
     """
     from fqgan_hf.evaluation.evaluate import evaluate_tokenizer
+    from fqgan_hf.evaluation.images import image_batches
     from fqgan_hf.evaluation.probe import encode_batches, linear_probe
 
     figures = evaluate_tokenizer(model, reference, judge, each_codebook=True)
     names = codebook_names(model.config.num_codebooks, model.config.feature_dims)
-    train, held_out = (encode_batches(model, source.batches(100)) for source in (reference.of(images), reference))
-    probes = linear_probe(model, train, held_out)
+    train = encode_batches(model, image_batches(images, resolution=reference.resolution))
+    probes = linear_probe(model, train, encode_batches(model, reference.batches(batch_size=100)))
     by_name = {name: figures[name] for name in ("codes_used", "perplexity")}
     each = [
         figures | {"linear_probe_accuracy": accuracy}
@@ -98,7 +99,9 @@ def reconstruction_picture(
     Args:
         pipe ([`FARPipeline`]): Its tokenizer reconstructs.
         digits ([`Digits`]): The first held-out one of each class is shown.
-        tokenizer (`dict`): `tokenizer_figures`; each row says how many of all held-out digits the judge recognizes.
+        tokenizer (`dict`):
+            `tokenizer_figures`; each row says which share of all held-out digits the judge recognizes, and of a
+            codebook alone what a linear probe makes of its codes.
         real (`float`): The judge's accuracy on the digits themselves.
     """
     from fqgan_hf import FQGANPipeline
@@ -107,12 +110,15 @@ def reconstruction_picture(
     chosen = [digits.held_out[np.flatnonzero(digits.held_out_labels == label)[0]] for label in range(10)]
     results = FQGANPipeline(pipe.vqmodel, pipe.image_processor).reconstruct([enlarge(digit) for digit in chosen])
     rows = list(zip(*(result.pictures for result in results), strict=True))
-    alone = [figures["classifier_accuracy"] for figures in tokenizer["each_codebook_alone"].values()]
-    accuracies = [real, tokenizer["classifier_accuracy"], *alone]
-    captions = [
-        f"{caption}: {accuracy:.1%} recognized"
-        for caption, accuracy in zip(results[0].captions, accuracies, strict=True)
+    shares = [
+        f"recognized: {real:.1%}",
+        f"recognized: {tokenizer['classifier_accuracy']:.1%}",
+        *(
+            f"recognized: {figures['classifier_accuracy']:.1%}\nlinear probe: {figures['linear_probe_accuracy']:.1%}"
+            for figures in tokenizer["each_codebook_alone"].values()
+        ),
     ]
+    captions = [f"{caption}\n{share}" for caption, share in zip(results[0].captions, shares, strict=True)]
     return image_grid(rows, row_captions=captions, min_cell_size=64)
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""What a tokenizer's codes and reconstructions are like: codebook usage and overlap, PSNR, pictures in a grid.
+"""What a tokenizer's codes are like: usage and perplexity of each codebook, overlap of two.
 
 Shapes: B batch, K codebooks, V codebook size, C channels, H W pixels. Code grids are (B, K, h, w), the tokenizer's
 order.

@@ -25,12 +25,12 @@ IMAGE_SUFFIXES = frozenset([
 ])  # fmt: skip
 # What describes the pictures of a folder: captions and classes, by the names that `datasets` knows.
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-# What people and systems leave among their data.
-HARMLESS_SUFFIXES = frozenset([
+# Files that people and systems leave among their data.
+_HARMLESS_SUFFIXES = frozenset([
     "", ".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".py", ".sh", ".tsv", ".txt", ".yaml",
     ".yml",
 ])  # fmt: skip
-KINDS = {"imagefolder": "images", "parquet": "parquet files", "webdataset": "tar files"}
+_KINDS = {"imagefolder": "images", "parquet": "parquet files", "webdataset": "tar files"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def list_data_folder(folder: str | Path) -> DataFolder:
         OSError: A folder cannot be read, or a link among the data leads nowhere.
     """
     root = Path(folder).resolve()
-    found: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    found: dict[str, list[str]] = {kind: [] for kind in _KINDS}
     metadata, others = [], []
     for file in _files_below(str(root)):
         name = os.path.basename(file)
@@ -84,7 +84,7 @@ def list_data_folder(folder: str | Path) -> DataFolder:
         what = f"{len(seen)} other files such as {_below(seen[0], root)} in" if seen else "the empty folder"
         raise ValueError(f"train_data_dir must hold images, parquet or tar files, got {what} {root}")
     if len(kinds) > 1:
-        examples = [f"{KINDS[kind]} such as {_below(found[kind][0], root)}" for kind in kinds]
+        examples = [f"{_KINDS[kind]} such as {_below(found[kind][0], root)}" for kind in kinds]
         raise ValueError(
             f"train_data_dir must hold files of one kind, got {' and '.join(examples)} in {root}: move one kind away"
         )
@@ -132,7 +132,7 @@ def _check_name(file: str) -> None:
 
 
 def _tell_unread(files: list[str], root: Path) -> None:
-    unusual = [file for file in files if os.path.splitext(file)[1].lower() not in HARMLESS_SUFFIXES]
+    unusual = [file for file in files if os.path.splitext(file)[1].lower() not in _HARMLESS_SUFFIXES]
     if unusual:
         logger.warning(f"Not read: {len(unusual)} files in {root} such as {_below(unusual[0], root)}")
 

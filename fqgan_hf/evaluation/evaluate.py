@@ -18,16 +18,17 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from fqgan_hf.evaluation.codebooks import CodebookUsage, codebook_overlap
 from fqgan_hf.evaluation.features import FeatureNetwork
-from fqgan_hf.evaluation.images import LabelledImages, ProcessedImages
+from fqgan_hf.evaluation.images import LabelledImages, image_batches
 from fqgan_hf.evaluation.metrics import FeatureStatistics, frechet_distance, psnr
 from fqgan_hf.modeling.code_sampling import SamplingSettings
+from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pipelines.inference import choose_device, generate_batches, join_pipeline
+from fqgan_hf.pipelines.labels import class_names
 from fqgan_hf.pipelines.pipeline_far import FARPipeline
 from fqgan_hf.pretrained import load_pretrained
 
@@ -75,16 +76,12 @@ class Reference:
         reference.statistics, reference.accuracy = judge.statistics, judge.accuracy
         return reference
 
-    def of(self, images: LabelledImages) -> "Reference":
-        """Other images at the same resolution, all of them and not measured: for their `batches`."""
-        return Reference(images, self.resolution, len(images), FeatureStatistics(), None)
-
     def batches(self, batch_size: int, multiple_of: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields pixels `(B, 3, H, W)` in [-1, 1] and labels `(B,)`."""
-        processor = FQGANImageProcessor(size=self.resolution, multiple_of=multiple_of)
-        dataset = ProcessedImages(self.images, range(self.num_images), processor)
-        for batch in DataLoader(dataset, batch_size):
-            yield batch["pixel_values"], batch["label"]
+        """Pixels `(B, 3, H, W)` in [-1, 1] and labels `(B,)`, batch after batch."""
+        return image_batches(
+            self.images, resolution=self.resolution, num_images=self.num_images, batch_size=batch_size,
+            multiple_of=multiple_of,
+        )  # fmt: skip
 
 
 class _Judge:
@@ -225,16 +222,16 @@ def evaluate_generator(
 
     Returns:
         `tuple`: A `dict` of `frechet_distance`; `class_consistency`, the share of images whose class by the network is
-        the one asked for, and `class_consistency_by_class`, both None where the network does not know these classes;
-        the sampling settings that matter and `parameters` of the generator. And `num_shown` images of each class.
+        the one asked for, and `class_consistency_by_class`, both None unless data, network and generator have the
+        same classes; the guidance, `top_k`, and `parameters` of the generator. And `num_shown` images of each class.
     """
     settings = settings or SamplingSettings()
     config = pipe.transformer.config
-    names = [config.id2label[i] for i in range(config.num_classes)]
     # Class after class in turn, so that every batch holds all of them.
     labels = list(range(config.num_classes)) * max(1, num_images // config.num_classes)
-    judge = _Judge.beside(reference, network)
-    shown: list[list[Image.Image]] = [[] for _ in names]
+    is_judged = reference.accuracy is not None and _has_classes(config, network.label_names)
+    judge = _Judge(network, reads_classes=is_judged)
+    shown: list[list[Image.Image]] = [[] for _ in range(config.num_classes)]
     place = 0
     for images in generate_batches(pipe, labels, seed=seed, batch_size=batch_size, settings=settings):
         asked = labels[place : place + len(images)]
@@ -245,7 +242,7 @@ def evaluate_generator(
                 shown[label].append(image)
     by_class = None
     if judge.accuracy is not None:
-        by_class = dict(zip(names, (judge.hits / judge.counts).tolist(), strict=True))
+        by_class = dict(zip(_class_titles(config), (judge.hits / judge.counts).tolist(), strict=True))
     figures = {
         "num_images": len(labels),
         "frechet_distance": judge.distance(reference),
@@ -256,6 +253,19 @@ def evaluate_generator(
         "parameters": pipe.transformer.num_parameters(),
     }
     return figures, shown
+
+
+def _has_classes(config: FARConfig, names: Sequence[str]) -> bool:
+    """Whether a generator's classes are those of these names, in that order, as far as it names them."""
+    own = class_names(config.id2label)
+    return config.num_classes == len(names) and all(own.get(i, name) == name for i, name in enumerate(names))
+
+
+def _class_titles(config: FARConfig) -> list[str]:
+    """A different name for each class: its id where it has none, and beside a name that several share (ImageNet)."""
+    names = class_names(config.id2label)
+    titles = [names.get(i, str(i)) for i in range(config.num_classes)]
+    return [f"{title} ({i})" if titles.count(title) > 1 else title for i, title in enumerate(titles)]
 
 
 def evaluate(
@@ -308,5 +318,4 @@ def evaluate(
         pipe, reference, network, num_images=num_generated_images, seed=seed, batch_size=batch_size,
         settings=settings, num_shown=num_shown,
     )  # fmt: skip
-    names = pipe.transformer.config.id2label
-    return figures, {names[label]: images for label, images in enumerate(shown)}
+    return figures, dict(zip(_class_titles(pipe.transformer.config), shown, strict=True))

@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Where images come from: the options that name them. Importing this file costs nothing."""
+"""The options that name images. Importing this file costs nothing; `images` reads them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +9,9 @@ from fqgan_hf.option_checks import check_at_least, check_values, option
 
 @dataclass(kw_only=True)
 class ImageDataArguments:
-    """Where images come from; shared by tokenizer training and code extraction."""
+    """Where images come from; the scripts that read images share these options."""
 
-    train_data_dir: str | None = option(None, "Folder of images (a subfolder a class), parquet or webdataset files.")
+    train_data_dir: str | None = option(None, "Folder of images (a subfolder per class), parquet or webdataset files.")
     dataset_name: str | None = option(None, "Dataset on the Hub, or a local folder with splits, instead of a folder.")
     dataset_config_name: str | None = option(None, "Configuration of --dataset_name, where it has several.")
     split: str = option("train", "Split of --dataset_name to read.")
@@ -19,7 +19,7 @@ class ImageDataArguments:
     image_column: str | None = option(None, "Column of the images. By default the only image column.")
     label_column: str | None = option(None, "Column of the labels. By default `label`, or the only class column.")
     resolution: int | None = option(None, "Height and width of the crops. By default the tokenizer's sample_size.")
-    max_train_samples: int | None = option(None, "Use only so many images, the first ones.")
+    max_train_samples: int | None = option(None, "Use only this many images, the first ones.")
     skip_bad_images: bool = option(
         False,
         "In place of an image that cannot be read use the next one, for up to one in a hundred; they are named in "

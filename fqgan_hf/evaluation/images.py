@@ -1,10 +1,13 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Images and the order in which training sees them.
+"""Readers of images and their labels: folders, parquet files, webdatasets, and datasets on the Hub.
 
-Everything random about a sample is a function of (seed, epoch, index), never of a generator's state: a worker process,
-a second machine or a resumed run draws the same crop for the same sample.
+    images = load_images(ImageDataArguments(train_data_dir="photos"))
+    picture, label = images[0]
 
-Shapes: C channels, H W pixels.
+They give upright RGB pictures, whatever these are stored in. How training crops and orders them is the business of
+`fqgan_hf.training.data`.
+
+Shapes: B batch, H W pixels.
 """
 
 import contextlib
@@ -22,7 +25,7 @@ import torch
 from datasets.data_files import DataFilesDict, DataFilesList, get_data_patterns
 from datasets.utils.file_utils import xopen
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from fqgan_hf.evaluation.data_folder import fingerprint, list_data_folder
 from fqgan_hf.evaluation.image_source import ImageDataArguments
@@ -33,23 +36,23 @@ from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor, load_i
 logger = logging.getLogger(__name__)
 
 
-MAX_BAD_SHARE = 0.01
+_MAX_BAD_SHARE = 0.01
 
 
 class UnreadableImageError(ValueError):
-    """An image that is damaged, missing, or in no accepted format."""
+    """An image that is damaged or missing, or whose format is not accepted."""
 
 
 class BadImages:
     """
-    Counts unreadable images by name, so that a few of them can be borne and many cannot.
+    Counts unreadable images by name: a few of them are tolerated, many are not.
 
     The names go to a file: neither training processes nor the workers that decode for them share memory. What is used
     in place of a bad image depends on the data alone, never on this count.
 
     Args:
         num_images (`int`): Images in all; one in a hundred may be unreadable.
-        path (`Path`, *optional*): File of names, one a line. Without it each process counts for itself.
+        path (`Path`, *optional*): File of names, one per line. Without it each process counts for itself.
     """
 
     def __init__(self, num_images: int, path: Path | None = None):
@@ -79,10 +82,11 @@ class BadImages:
 
 def check_bad_share(names: set[str], num_images: int) -> None:
     """Raise `ValueError` where the unreadable images `names` are more than one in a hundred of `num_images`."""
-    if len(names) > MAX_BAD_SHARE * num_images:
+    if len(names) > _MAX_BAD_SHARE * num_images:
         some = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
         raise ValueError(
-            f"skip_bad_images bears {MAX_BAD_SHARE:.0%} of unreadable images, got {len(names)} of {num_images}: {some}"
+            f"skip_bad_images tolerates {_MAX_BAD_SHARE:.0%} of unreadable images, "
+            f"got {len(names)} of {num_images}: {some}"
         )
 
 
@@ -128,7 +132,7 @@ class LabelledImages:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         row = self.rows[index]
         stored = row[self.image_column]
-        image = decode_image(stored, self.name(index))
+        image = _decode_image(stored, self.name(index))
         return image, _label(row, self.label_column)
 
     def read(self, indices: Sequence[int], position: int) -> tuple[Image.Image, int]:
@@ -197,7 +201,7 @@ class StreamedImages:
         return row[self.image_column]["path"] or row.get("__key__") or f"{self.source}/{position:08d}"
 
     def decode(self, row: dict, position: int) -> tuple[Image.Image, int]:
-        image = decode_image(row[self.image_column], self.name(row, position))
+        image = _decode_image(row[self.image_column], self.name(row, position))
         return image, _label(row, self.label_column)
 
 
@@ -214,7 +218,7 @@ def check_label(label: int, label_names: Sequence[str], name: str) -> None:
         raise ValueError(f"image {name!r} has label {label}: is this a split without labels?")
 
 
-def decode_image(stored: dict, name: str) -> Image.Image:
+def _decode_image(stored: dict, name: str) -> Image.Image:
     """The picture in a cell `{"bytes", "path"}` of an image column that is not decoded."""
     try:
         content = stored["bytes"]
@@ -238,16 +242,16 @@ def load_images(args: ImageDataArguments, split: str | None = None) -> LabelledI
         ValueError: No images, no such split or column, or a choice of columns that has to be made.
     """
     streaming = getattr(args, "streaming", False)
-    source = open_source(args, split, streaming)
+    source = _open_source(args, split, streaming)
     if streaming and split is None:
         return _stream_images(args, source)
     dataset = source.dataset
-    if streaming:  # what is validated on is so little that it can be held
+    if streaming:  # few enough validation images to hold in memory
         with _reading(args):
             rows = list(dataset.take(args.max_validation_samples))
             dataset = datasets.Dataset.from_list(rows, features=dataset.features)
-    image_column = find_image_column(dataset, args.image_column)
-    label_column = find_label_column(dataset, args.label_column)
+    image_column = _find_image_column(dataset, args.image_column)
+    label_column = _find_label_column(dataset, args.label_column)
     if label_column is not None and not isinstance(dataset.features[label_column], datasets.ClassLabel):
         with _reading(args):
             dataset = dataset.class_encode_column(label_column)
@@ -255,25 +259,25 @@ def load_images(args: ImageDataArguments, split: str | None = None) -> LabelledI
         dataset = dataset.select(range(min(args.max_train_samples, len(dataset))))
     if len(dataset) == 0:
         raise ValueError(f"the data must hold at least one image, got none in {source.name}")
-    bad = bad_images_of(args, len(dataset), split) if args.skip_bad_images else None
+    bad = _bad_images(args, len(dataset), split) if args.skip_bad_images else None
     return LabelledImages(dataset, image_column, label_column, source.name, source.root, bad, source.fingerprint)
 
 
-def _stream_images(args: ImageDataArguments, source: "Source") -> StreamedImages:
+def _stream_images(args: ImageDataArguments, source: "_Source") -> StreamedImages:
     stream = source.dataset
     if stream.features is None:
         with _reading(args):
             stream = stream._resolve_features()  # from its first rows, as `datasets` does where it needs them
-    told = (stream.info.splits or {}).get(str(stream.split))
-    num_images = args.streaming_samples or (told.num_examples if told is not None else None)
+    known_split = (stream.info.splits or {}).get(str(stream.split))
+    num_images = args.streaming_samples or (known_split.num_examples if known_split is not None else None)
     if not num_images:
-        raise ValueError(f"streaming_samples must be given: {source.name} does not tell how many images it holds")
-    columns = find_image_column(stream, args.image_column), find_label_column(stream, args.label_column)
-    bad = bad_images_of(args, num_images) if args.skip_bad_images else None
+        raise ValueError(f"streaming_samples must be given: {source.name} does not say how many images it holds")
+    columns = _find_image_column(stream, args.image_column), _find_label_column(stream, args.label_column)
+    bad = _bad_images(args, num_images) if args.skip_bad_images else None
     return StreamedImages(stream, *columns, source.name, num_images, bad, source.fingerprint)
 
 
-def bad_images_of(args: ImageDataArguments, num_images: int, split: str | None = None) -> BadImages:
+def _bad_images(args: ImageDataArguments, num_images: int, split: str | None = None) -> BadImages:
     """The count of unreadable images in a run's `output_dir`, if it has one."""
     folder = getattr(args, "output_dir", None)
     name = "bad_images.txt" if split is None else f"bad_images-{split}.txt"
@@ -281,7 +285,7 @@ def bad_images_of(args: ImageDataArguments, num_images: int, split: str | None =
 
 
 @dataclass
-class Source:
+class _Source:
     """
     A split of a data set, open.
 
@@ -309,14 +313,14 @@ def _reading(args: ImageDataArguments) -> Iterator[None]:
         raise ValueError(f"{option} {getattr(args, option)!r} cannot be read: {reason}") from error
 
 
-def open_source(args: ImageDataArguments, split: str | None = None, streaming: bool = False) -> Source:
-    """What the arguments name."""
+def _open_source(args: ImageDataArguments, split: str | None = None, streaming: bool = False) -> _Source:
+    """The split that the arguments name."""
     if args.train_data_dir is not None:
         return _open_folder(args, streaming)
     return _open_dataset(args, split or args.split, streaming)
 
 
-def _open_folder(args: ImageDataArguments, streaming: bool) -> Source:
+def _open_folder(args: ImageDataArguments, streaming: bool) -> _Source:
     folder = list_data_folder(args.train_data_dir)
     # A finished list, which `datasets` takes as it is. What is cached is known by the times of the files.
     files = DataFilesList(folder.files, [(str(os.stat(file).st_mtime_ns),) for file in folder.files])
@@ -324,10 +328,10 @@ def _open_folder(args: ImageDataArguments, streaming: bool) -> Source:
         dataset = datasets.load_dataset(
             folder.kind, data_files={"train": files}, split="train", cache_dir=args.cache_dir, streaming=streaming
         )
-    return Source(dataset, folder.root.name, folder.root, folder.fingerprint())
+    return _Source(dataset, folder.root.name, folder.root, folder.fingerprint())
 
 
-def _open_dataset(args: ImageDataArguments, split: str, streaming: bool) -> Source:
+def _open_dataset(args: ImageDataArguments, split: str, streaming: bool) -> _Source:
     name, data_files, is_local = args.dataset_name, None, Path(args.dataset_name).is_dir()
     if is_local:
         name = str(Path(name).resolve())  # `datasets` has formats of its own under names such as "parquet"
@@ -349,7 +353,7 @@ def _open_dataset(args: ImageDataArguments, split: str, streaming: bool) -> Sour
         found = fingerprint(zip((os.path.relpath(file, name) for file in files), sizes, strict=True))
     else:
         found = fingerprint([(f"{name}@{builder.hash}", None), (split, None)])
-    return Source(splits[split], f"{Path(args.dataset_name).name}/{split}", None, found)
+    return _Source(splits[split], f"{Path(args.dataset_name).name}/{split}", None, found)
 
 
 def _files_of_dataset(folder: str) -> DataFilesDict:
@@ -366,14 +370,14 @@ def _files_of_dataset(folder: str) -> DataFilesDict:
         raise ValueError(f"dataset_name {folder!r} holds no data files") from error
 
 
-def find_image_column(dataset: datasets.Dataset | datasets.IterableDataset, name: str | None) -> str:
+def _find_image_column(dataset: datasets.Dataset | datasets.IterableDataset, name: str | None) -> str:
     columns = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     if name in columns or (name is None and len(columns) == 1):
         return name or columns[0]
     raise ValueError(f"image_column must be one of the image columns {columns}, got {name!r}")
 
 
-def find_label_column(dataset: datasets.Dataset | datasets.IterableDataset, name: str | None) -> str | None:
+def _find_label_column(dataset: datasets.Dataset | datasets.IterableDataset, name: str | None) -> str | None:
     features = dataset.features
     if name is not None and name not in features:
         raise ValueError(f"label_column must be one of {list(features)}, got {name!r}")
@@ -387,7 +391,7 @@ def find_label_column(dataset: datasets.Dataset | datasets.IterableDataset, name
 
 
 class ProcessedImages(Dataset):
-    """Images as they are prepared at inference, by `FQGANImageProcessor`: for validation."""
+    """Images as `FQGANImageProcessor` prepares them at inference: for validation and evaluation."""
 
     def __init__(self, images: LabelledImages, indices: Sequence[int], processor: FQGANImageProcessor):
         self.images = images
@@ -401,3 +405,30 @@ class ProcessedImages(Dataset):
         image, label = self.images.read(self.indices, position)
         pixel_values = self.processor(image)["pixel_values"][0]
         return {"pixel_values": pixel_values, "label": label, "index": self.indices[position]}
+
+
+def image_batches(
+    images: LabelledImages,
+    *,
+    resolution: int,
+    num_images: int | None = None,
+    batch_size: int = 100,
+    multiple_of: int = 1,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """
+    The first `num_images` pictures, by default all, prepared as at inference and one batch at a time.
+
+    Args:
+        images (`LabelledImages`): Where they come from.
+        resolution (`int`): Side in pixels to which they are resized and cropped.
+        num_images (`int`, *optional*): At most so many as there are.
+        batch_size (`int`): Images at a time.
+        multiple_of (`int`): The tokenizer's downsampling factor, which must divide the resolution.
+
+    Yields:
+        Pixels `(B, 3, H, W)` in [-1, 1] and labels `(B,)`.
+    """
+    processor = FQGANImageProcessor(size=resolution, multiple_of=multiple_of)
+    indices = range(len(images) if num_images is None else num_images)
+    for batch in DataLoader(ProcessedImages(images, indices, processor), batch_size):
+        yield batch["pixel_values"], batch["label"]

@@ -1,5 +1,8 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""TODO."""
+"""Pictures in a labelled grid, and whether a file can hold one. PIL is all it needs.
+
+save_image(image_grid(rows, row_captions=["original", "reconstruction"]), "grid.png")
+"""
 
 import io
 import math

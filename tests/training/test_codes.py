@@ -251,7 +251,7 @@ def test_bad_images_have_no_row(options, tmp_path):
 
 def test_too_many_bad_images_end_the_extraction(options, tmp_path):
     write_many(tmp_path / "images", 100, bad={3, 98})
-    with pytest.raises(ValueError, match=r"bears 1% of unreadable images, got 2 of 100: a/003\.png, a/098\.png"):
+    with pytest.raises(ValueError, match=r"tolerates 1% of unreadable images, got 2 of 100: a/003\.png, a/098\.png"):
         extract_codes([*options(tmp_path / "codes", train_data_dir=tmp_path / "images"), "--skip_bad_images"])
 
 

@@ -90,7 +90,7 @@ def test_next_image_replaces_a_bad_one(image_folder, cache_dir, tmp_path):
     held_out = ProcessedImages(images, indices, lambda image: {"pixel_values": [to_pixel_values(image)]})
     assert torch.equal(held_out[1]["pixel_values"], held_out[2]["pixel_values"])
     (tmp_path / "009.png").unlink()
-    with pytest.raises(ValueError, match=r"bears 1% .* got 3 of 200: 008\.png, 009\.png, 030\.png"):
+    with pytest.raises(ValueError, match=r"tolerates 1% .* got 3 of 200: 008\.png, 009\.png, 030\.png"):
         damaged[(0, 2)]
 
 

@@ -141,7 +141,7 @@ def test_webdataset(cache_dir, tmp_path):
 
 
 def test_what_cannot_be_streamed(parquet_folder, cache_dir, tokenizer_options, tmp_path):
-    with pytest.raises(ValueError, match="streaming_samples must be given: .* does not tell how many images"):
+    with pytest.raises(ValueError, match="streaming_samples must be given: .* does not say how many images"):
         load_images(options(parquet_folder, cache_dir, streaming_samples=None))
     args = options(parquet_folder, cache_dir)
     with pytest.raises(ValueError, match="gives a worker nothing to do: it has 4 files"):

@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""`fqgan demo`: its parts on real digits, a quick run from end to end, and (slow) the claims of the full one."""
+"""`fqgan demo`: its processes and folders, a quick run from end to end, and (slow) the claims of the full one."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -21,84 +20,13 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("yaml")
 
 from fqgan_hf.demo import run as demo
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return demo.load_digits()
-
-
-@pytest.fixture(scope="module")
-def reader(digits):
-    return demo.DigitReader(digits)
+from fqgan_hf.demo.report import copied_share, rounded
+from fqgan_hf.evaluation.features import FeatureNetwork
 
 
 def run_demo(folder: Path, *options: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "fqgan_hf.cli", "demo", "--output_dir", str(folder), *options]
     return subprocess.run(command, capture_output=True, text=True)
-
-
-# ---- Data ----
-
-
-def test_the_split_is_stratified_disjoint_and_always_the_same(digits):
-    again = demo.load_digits()
-    assert np.array_equal(digits.train, again.train)
-    assert len(digits.train) + len(digits.held_out) == 1797
-    assert len(digits.held_out) == demo.NUM_HELD_OUT
-    train = {row.tobytes() for row in digits.train}
-    assert not any(row.tobytes() in train for row in digits.held_out)
-    shares = [np.bincount(labels) / len(labels) for labels in (digits.train_labels, digits.held_out_labels)]
-    assert np.abs(shares[0] - shares[1]).max() < 0.005
-
-
-def test_enlarging_and_shrinking_gives_the_digit_back(digits):
-    images = [demo.enlarge(digit) for digit in digits.held_out]
-    assert images[0].size == (demo.IMAGE_SIZE, demo.IMAGE_SIZE)
-    error = np.abs(demo.shrink(images) - digits.held_out)
-    assert error.mean() < 1  # of 17 levels: smoothing bleeds into the neighbours
-    assert error.max() < 5
-
-
-def test_the_dataset_on_disk_holds_pictures_and_labels(digits, tmp_path):
-    import datasets
-
-    demo.write_dataset(digits, tmp_path)
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
-        "held_out/00000.parquet",
-        "train/00000.parquet",
-    ]
-    files = {"held_out": str(tmp_path / "held_out" / "*.parquet")}
-    rows = datasets.load_dataset("parquet", data_files=files, split="held_out", cache_dir=str(tmp_path / "cache"))
-    assert rows.features["label"].names == demo.DIGIT_NAMES
-    assert rows["label"][:] == digits.held_out_labels.tolist()
-    assert np.array_equal(np.asarray(rows[3]["image"]), np.asarray(demo.enlarge(digits.held_out[3])))
-
-
-# ---- The classifier ----
-
-
-def test_the_classifier_reads_digits_it_has_not_seen(digits, reader):
-    assert reader.accuracy(digits.held_out, digits.held_out_labels) >= 0.97
-    seen_through_pictures = demo.shrink([demo.enlarge(digit) for digit in digits.held_out])
-    assert reader.accuracy(seen_through_pictures, digits.held_out_labels) >= 0.96
-
-
-def test_its_features_lead_to_its_answers(digits, reader):
-    logits = reader.features(digits.held_out) @ reader.model.coefs_[-1] + reader.model.intercepts_[-1]
-    assert np.array_equal(reader.model.classes_[logits.argmax(axis=1)], reader.read(digits.held_out))
-
-
-def test_frechet_distance_grows_with_damage(digits, reader):
-    first, second = demo.real_halves(digits)
-    assert first.shape == second.shape == (500, 64)
-    assert not {row.tobytes() for row in first} & {row.tobytes() for row in second}
-    between_halves = demo.feature_distance(reader, first, second)
-    noisy = np.clip(second + np.random.default_rng(0).normal(0, 4, second.shape), 0, 16)
-    one_class_missing = second[50:]
-    assert 0 < between_halves < demo.feature_distance(reader, first, one_class_missing)
-    assert between_halves < demo.feature_distance(reader, first, noisy)
-    assert demo.feature_distance(reader, first, first) < 1e-6
 
 
 def test_copies_of_training_codes_are_counted(tmp_path):
@@ -110,7 +38,15 @@ def test_copies_of_training_codes_are_counted(tmp_path):
     pq.write_table(pa.table({"codes": rows}), tmp_path / "shard-00000.parquet")
     (tmp_path / "manifest.json").write_text("{}")
     generated = torch.cat([known, known + 1])
-    assert demo.copied_share(generated, tmp_path) == 0.5
+    assert copied_share(generated, tmp_path) == 0.5
+
+
+def test_figures_are_rounded_wherever_they_are():
+    assert rounded({"a": [0.123456, {"b": 1.00004}], "c": 7, "d": None}) == {
+        "a": [0.1235, {"b": 1.0}],
+        "c": 7,
+        "d": None,
+    }
 
 
 # ---- Processes and folders ----
@@ -188,15 +124,20 @@ def test_quick_run_writes_everything(quick):
     report = json.loads((folder / "report.json").read_text())
     assert report["seed"] == 3
     assert report["quick"] is True
-    assert report["generator"]["generated_digits"] == 100
-    assert 0 <= report["generator"]["read_as_the_class_asked_for"] <= 1
-    assert report["tokenizer"]["codes_used_on_held_out_digits"].keys() == {"visual", "semantic"}
+    assert report["generator"]["num_images"] == 100
+    assert 0 <= report["generator"]["class_consistency"] <= 1
+    assert report["tokenizer"]["codes_used"].keys() == {"visual", "semantic"}  # the second one has a teacher
+    alone = report["tokenizer"]["each_codebook_alone"]
+    assert alone.keys() == {"visual", "semantic"}
+    for figures in alone.values():
+        assert figures.keys() == {"psnr", "classifier_accuracy", "linear_probe_accuracy"}
+        assert figures["linear_probe_accuracy"] > 0.3  # chance is 0.1
     assert "seconds" not in json.dumps(report)
     assert json.loads((folder / "timings.json").read_text())["seconds"].keys() >= {"tokenizer", "generator", "total"}
     for number in range(1, 7):
         assert f"[{number}/6] " in result.stderr
     assert "Traceback" not in result.stderr
-    assert "read as the class asked for" in result.stdout
+    assert "are classified as the class asked for" in result.stdout
     for name in ("reconstruction.png", "samples.png", "losses.png"):
         with Image.open(folder / name) as image:
             assert min(image.size) > 200
@@ -214,6 +155,8 @@ def test_quick_models_load_in_hub_form(quick):
         assert (folder / name / "README.md").is_file()
         assert list((folder / name).glob("modeling_*.py"))
     assert (folder / "tokenizer" / "preprocessor_config.json").is_file()
+    assert tokenizer.config.feature_dims[0] is None
+    assert tokenizer.config.feature_dims[1] == FeatureNetwork(folder / "teacher").model.config.hidden_sizes[-1]
 
 
 @pytest.mark.slow
@@ -233,9 +176,9 @@ def test_the_full_demo_keeps_its_promises(tmp_path):
     report = json.loads((tmp_path / "demo" / "report.json").read_text())
     tokenizer, generator = report["tokenizer"], report["generator"]
     assert report["quick"] is False
-    assert generator["read_as_the_class_asked_for"] >= 0.9
-    assert report["classifier"]["accuracy_on_real_held_out_digits"] >= 0.97
-    assert generator["generated_digits"] == 500
-    assert tokenizer["psnr_on_held_out_digits"] >= 24
-    assert all(used >= 128 for used in tokenizer["codes_used_on_held_out_digits"].values())
+    assert generator["class_consistency"] >= 0.95
+    assert report["judge"]["accuracy_on_held_out_digits"] >= 0.98
+    assert generator["num_images"] == 500
+    assert tokenizer["psnr"] >= 24
+    assert all(used >= 128 for used in tokenizer["codes_used"].values())
     assert generator["copies_of_a_training_digit"] <= 0.05

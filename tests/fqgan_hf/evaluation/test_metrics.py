@@ -1,16 +1,17 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Frechet distance, streamed statistics, Inception score, precision and recall against independent computations.
 
-Run with `pytest tests/fqgan_hf/test_metrics.py`; the comparison on CIFAR-10 is marked slow.
+The comparison on CIFAR-10 is marked slow.
 """
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
-from fqgan_hf.evaluation.metrics import FeatureStatistics, frechet_distance, inception_score, precision_recall
+from fqgan_hf.evaluation.metrics import FeatureStatistics, frechet_distance, inception_score, precision_recall, psnr
 
 
 def random_covariance(rng: np.random.Generator, size: int, rank: int | None = None) -> np.ndarray:
@@ -322,3 +323,48 @@ def test_real_images_against_recorded_distances(shared_dir):
     assert np.trace(whole.sigma) == pytest.approx(calibration["feature_cov_trace"], rel=0.01)
     assert np.linalg.norm(whole.mu) == pytest.approx(calibration["feature_mean_norm"], rel=0.01)
     assert 5 < inception_score(torch.cat(probabilities)).mean <= 10  # ten balanced classes, read with 88 % accuracy
+
+
+class TestPsnr:
+    def test_known_values_per_image(self):
+        original = torch.zeros(3, 3, 8, 8)
+        reconstruction = original.clone()
+        reconstruction[1] += 0.2
+        reconstruction[2, :, :4] += 0.2  # half the pixels: 3.01 dB better
+        values = psnr(original, reconstruction, quantize=False)
+        assert values.dtype == torch.float64
+        assert values.tolist() == pytest.approx([math.inf, 20.0, 20 + 10 * math.log10(2)])
+
+    def test_quantised_by_default(self):
+        levels = torch.arange(256.0).view(1, 1, 16, 16) / 127.5 - 1
+        shifted = (torch.arange(256.0).view(1, 1, 16, 16) + 0.4) / 127.5 - 1  # saved as the very same picture
+        assert psnr(levels, shifted).item() == math.inf
+        assert psnr(levels, shifted, quantize=False).isfinite().all()
+        one_off = ((levels + 1) * 127.5 + 1).clamp(max=255) / 127.5 - 1
+        error = 255 / 256  # every level but the highest is one off
+        assert psnr(levels, one_off).item() == pytest.approx(10 * math.log10(255**2 / error))
+
+    def test_overshoot_is_clamped(self):
+        original = torch.ones(1, 3, 4, 4)
+        for quantize in (True, False):
+            assert psnr(original, original * 5, quantize=quantize).item() == math.inf
+
+    def test_half_precision(self):
+        original = torch.rand(2, 3, 16, 16) * 2 - 1
+        reconstruction = (original + torch.randn_like(original) * 0.1).clamp(-1, 1)
+        exact = psnr(original, reconstruction)
+        assert (psnr(original, reconstruction.bfloat16()) - exact).abs().max() < 0.05
+
+    @pytest.mark.parametrize(
+        ("original", "reconstruction", "message"),
+        [
+            (torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 5), r"same shape .*\(1, 3, 4, 4\) and \(1, 3, 4, 5\)"),
+            (torch.zeros(3, 4, 4), torch.zeros(3, 4, 4), r"same shape \(B, C, H, W\)"),
+            (torch.full((1, 3, 4, 4), 200.0), torch.zeros(1, 3, 4, 4), r"original must lie in \[-1, 1\], got .*200"),
+            (torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), torch.nan), "reconstruction must hold finite values"),
+            (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 3, 4, 4), "original must hold floats"),
+        ],
+    )
+    def test_bad_input_is_named(self, original, reconstruction, message):
+        with pytest.raises(ValueError, match=message):
+            psnr(original, reconstruction)
