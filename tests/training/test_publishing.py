@@ -109,7 +109,7 @@ def test_push_fails_before_training(options, message, tokenizer_options, tmp_pat
         ("write", "org/name", ""),
         ("fineGrained", "name", ""),
         ("write", "elsewhere/name", "hub_model_id must be of tester or org, as the token is, got 'elsewhere/name'"),
-        ("read", "org/name", "push_to_hub needs a token that may write, got one that may only read"),
+        ("read", "org/name", "push_to_hub needs a token with write access, got one that can only read"),
     ],
 )
 def test_the_hub_is_asked_before_training_and_nothing_is_created(role, name, message, fake_hub, tmp_path, monkeypatch):
