@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Options as dataclass fields, and what their values must fulfil. Importing this file costs nothing."""
+"""Options as dataclass fields, and what their values must satisfy. Importing this file is cheap."""
 
 import contextlib
 import math
@@ -16,7 +16,8 @@ def option(default: Any, description: str) -> Any:
     return field(default=default, metadata={"help": description})
 
 
-def _items(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """The values of an option that may take one or several."""
     return value if isinstance(value, list) else [value]
 
 
@@ -27,9 +28,9 @@ def _is_usable(text: str) -> bool:
 
 
 def check_values(arguments: Any) -> None:
-    """Raise `ValueError` for a text that could name nothing, and for a number that is not finite."""
+    """Raise `ValueError` for a text that cannot name a file, and for a number that is not finite."""
     for name, value in vars(arguments).items():
-        for item in _items(value):
+        for item in as_list(value):
             if isinstance(item, str) and not _is_usable(item):
                 raise ValueError(f"{name} must be a text that is not empty and can name a file, got {item!r}")
             if isinstance(item, float) and not math.isfinite(item):
@@ -45,6 +46,6 @@ def check_at_least(arguments: Any, minimum: int, *names: str) -> None:
 
 
 def check_seed(name: str, seed: int) -> None:
-    """Raise `ValueError` for a seed that some generator would cut, so that it would equal another."""
+    """Raise `ValueError` for a seed that some generator would truncate, so that it would equal another."""
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"{name} must be in [0, {MAX_SEED}], got {seed}")

@@ -28,9 +28,14 @@ class TrainFARArguments(GeneratorArguments):
     head: Literal["ar", "linear", "mlp"] | None = option(None, "Overrides head_type of the model configuration.")
 
 
+def check(args: TrainFARArguments) -> None:
+    """Find what would end the run, before anything is imported for it."""
+    check_generator(args, "FARForImageGeneration")
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(TrainFARArguments, argv)
-    check_generator(args, "FARForImageGeneration")
+    check(args)
     # Not before: torch and the libraries over it take seconds to import.
     from fqgan_hf.training.common.launch import run_training
     from fqgan_hf.training.far.loop import train_generator

@@ -77,7 +77,7 @@ class RunServer:
         return int(answer)
 
     def start(self, script: str, words: list[str], num_processes: int = 1, max_file_size: int | None = None):
-        """Runs of a script that know of each other, one a process; `max_file_size` in bytes lets writing fail."""
+        """Runs of a script that know of each other, one per process; `max_file_size` in bytes lets writing fail."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -97,7 +97,13 @@ class RunServer:
 
 def serve() -> None:
     modules = {name: importlib.import_module(f"fqgan_hf.training.{name}") for name in SCRIPTS}
-    for name in ("common.launch", "fqgan.loop", "far.loop", "data.code_extraction"):  # what they import late
+    for name in (
+        "common.launch",
+        "fqgan.loop",
+        "far.loop",
+        "far.model",
+        "data.code_extraction",
+    ):  # what they import late
         importlib.import_module(f"fqgan_hf.training.{name}")
     importlib.import_module("torch").set_num_threads(1)
     for line in sys.stdin:

@@ -102,8 +102,8 @@ WRONG_USAGE = [
     ("train_fqgan", [*TRAIN, "--config"], "--config: expected one argument"),
     ("extract_codes", [*EXTRACT, "--crop", "eleven"], "--crop: invalid choice: 'eleven'"),
     ("evaluation", ["--top_k", "x"], "--top_k.*invalid int value: 'x'"),
-    ("ablate", [], "the first word must be one of table3, table4, got nothing"),
-    ("ablate", ["table3", "--sead", "1"], "unknown option '--sead', did you mean '--seeds'?"),
+    ("ablation.ablate", [], "the first word must be one of table3, table4, got nothing"),
+    ("ablation.ablate", ["table3", "--sead", "1"], "unknown option '--sead', did you mean '--seeds'?"),
 ]
 MISTAKES = [
     ("train_fqgan", ["--output_dir", "out"], "exactly one of --train_data_dir and --dataset_name must be given"),
@@ -244,17 +244,17 @@ MISTAKES = [
     ("evaluation", [*JUDGE, "--sample_grid", "grid.txt"], "sample_grid must end like a picture, in .png for example"),
     ("evaluation", [*JUDGE, "--generator", "nowhere"], "generator must be a folder or the name of a Hub repository"),
     (
-        "ablate",
+        "ablation.ablate",
         ["table3", "--dataset", "/nowhere", "--feature_extractor", "a/b", "--output_dir", "out"],
         "dataset must",
     ),
     (
-        "ablate",
+        "ablation.ablate",
         ["table3", "--dataset", "a/b", "--feature_extractor", "file", "--output_dir", "out"],
         "feature_extractor",
     ),
     (
-        "ablate",
+        "ablation.ablate",
         ["table3", "--dataset", "a/b", "--feature_extractor", "a/b", "--output_dir", "file"],
         "output_dir must b",
     ),
@@ -266,8 +266,8 @@ def test_a_mistake_is_one_line_before_any_library(cases, status, place):
     before = sorted(place.rglob("*"))
     ends = end_early([(script, words) for script, words, _ in cases], place)
     for (script, words, message), (found, errors, libraries) in zip(cases, ends, strict=True):
-        case = f"{script} {' '.join(words)}\n{errors}"
-        assert found == status and errors.count("\n") == 1 and errors.startswith(f"{script}: error: "), case
+        case, name = f"{script} {' '.join(words)}\n{errors}", script.rpartition(".")[2]
+        assert found == status and errors.count("\n") == 1 and errors.startswith(f"{name}: error: "), case
         assert re.search(message, errors), case
         assert not libraries, case
     assert sorted(place.rglob("*")) == before, "nothing is left behind"

@@ -116,7 +116,7 @@ def check(args: AblationArguments) -> None:
 
 
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
+def _terminable() -> Iterator[None]:
     """Within this, SIGTERM acts like Ctrl-C: the trainings end with the ablation."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
     # Not before: torch and the libraries over it take seconds to import.
     from fqgan_hf.training.ablation.runs import run_table
 
-    with terminable():
+    with _terminable():
         print("\n".join(run_table(argv[0], args, argv)))
 
 

@@ -152,25 +152,25 @@ def compare_paper(arm: TokenizerArm | GeneratorArm, other: TokenizerArm | Genera
 # ---- Parts of a table -------------------------------------------------------------------------------------------
 
 
-def arm_rows(results: Results, arms: Arms, cells: Callable[[str, list[Metrics]], list[str]]) -> list[str]:
+def _arm_rows(results: Results, arms: Arms, cells: Callable[[str, list[Metrics]], list[str]]) -> list[str]:
     """A row per arm that has results: its title, its cells from its name and the metrics of its runs, its seeds."""
     rows = []
     for name, arm in arms.items():
         of_arm = [result["metrics"] for result in results if result["arm"] == name]
         if of_arm:
-            rows.append(table_row(arm.title, *cells(name, of_arm), str(len(of_arm))))
+            rows.append(_table_row(arm.title, *cells(name, of_arm), str(len(of_arm))))
     return rows
 
 
-def table_row(*cells: str) -> str:
+def _table_row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def table_head(*headings: str) -> list[str]:
-    return [table_row(*headings), table_row(*["---"] * len(headings))]
+def _table_head(*headings: str) -> list[str]:
+    return [_table_row(*headings), _table_row(*["---"] * len(headings))]
 
 
-def setting_lines(context: Context, results: Results) -> list[str]:
+def _setting_lines(context: Context, results: Results) -> list[str]:
     """What was done with what, and that it is not the paper's setting."""
     settings = context.settings
     train = settings["max_train_samples"]
@@ -199,7 +199,7 @@ def setting_lines(context: Context, results: Results) -> list[str]:
     ]
 
 
-def write_report(
+def _write_report(
     folder: Path, name: str, context: Context, lines: list[str], results: Results, more: dict[str, Any] | None = None
 ) -> None:
     """Markdown and JSON; what stands below the line `NOTES` in the markdown stays there."""
@@ -215,7 +215,7 @@ def write_report(
     write_json(folder / f"{name}.json", {**asdict(context), **(more or {}), "runs": runs})
 
 
-def plot(results: Results, arms: Arms, panels: Sequence[tuple[str, str]], path: Path) -> None:
+def _plot(results: Results, arms: Arms, panels: Sequence[tuple[str, str]], path: Path) -> None:
     """One panel per metric: a dot for each run, a bar at the mean of each arm."""
     from matplotlib.figure import Figure  # without pyplot: no window system, no global state
 
@@ -267,12 +267,12 @@ def report_table3(folder: Path, context: Context, results: Results) -> list[str]
         "",
         f"Reconstruction of held-out images, N = {settings['codebook_size']}.",
         "",
-        *table_head(
+        *_table_head(
             "tokenizer", "bits per position", "parameters (+ in training)", "Frechet distance ↓", "*paper: rFID ↓*",
             "PSNR, dB ↑", "*paper: PSNR, dB ↑*", "classifier accuracy, % ↑", "codes used, %", "perplexity", "overlap",
             "seeds",
         ),
-        *arm_rows(results, TABLE3, cells),
+        *_arm_rows(results, TABLE3, cells),
         "",
         "Two figures in a cell: first codebook / second codebook (the one with the teacher). Classifier accuracy: how "
         "many reconstructions the judge gives the label of the original. Overlap: normalized mutual information "
@@ -280,7 +280,7 @@ def report_table3(folder: Path, context: Context, results: Results) -> list[str]
         "codebook, hence more parameters, and twice the bits per position: a single codebook of as many bits would "
         "need N² codes.",
         "",
-        *table_head("question", "Frechet distance", "*paper: rFID*", "PSNR, dB", "*paper: PSNR, dB*"),
+        *_table_head("question", "Frechet distance", "*paper: rFID*", "PSNR, dB", "*paper: PSNR, dB*"),
     ]  # fmt: skip
     for arm, other, question in (
         ("one-2n", "one-n", "one codebook of 2N better than one of N?"),
@@ -292,7 +292,7 @@ def report_table3(folder: Path, context: Context, results: Results) -> list[str]
         ("both", "one-2n", "everything together better than one codebook of 2N?"),
     ):
         lines.append(
-            table_row(
+            _table_row(
                 question,
                 compare(results, arm, other, "frechet_distance", False),
                 f"*{compare_paper(TABLE3[arm], TABLE3[other], 'rfid')}*",
@@ -300,16 +300,16 @@ def report_table3(folder: Path, context: Context, results: Results) -> list[str]
                 f"*{compare_paper(TABLE3[arm], TABLE3[other], 'psnr')}*",
             )
         )
-    lines += ["", QUESTIONS, "", "## Setting", "", *setting_lines(context, results)]
+    lines += ["", QUESTIONS, "", "## Setting", "", *_setting_lines(context, results)]
     if settings["teacher"] == settings["feature_extractor"]:
         lines += [
             "",
             f"The teacher of the representation arms is the judge itself (`{settings['teacher']}`), which favours "
             "these arms in the Frechet distance and in the classifier accuracy; PSNR does not depend on it.",
         ]
-    write_report(folder, "table3", context, lines, results)
+    _write_report(folder, "table3", context, lines, results)
     panels = [("frechet_distance", "Frechet distance (lower is better)"), ("psnr", "PSNR, dB (higher is better)")]
-    plot(results, TABLE3, panels, folder / "table3.png")
+    _plot(results, TABLE3, panels, folder / "table3.png")
     return lines
 
 
@@ -337,16 +337,16 @@ def report_table4(folder: Path, context: Context, results: Results, ceiling: Met
         f"{'all codes' if not settings['top_k'] else 'top-k ' + str(settings['top_k'])}, temperature 1; one tokenizer "
         f"for all ({ceiling['num_codebooks']} codebooks of {ceiling['codebook_size']}).",
         "",
-        *table_head(
+        *_table_head(
             "head", "parameters", "Frechet distance ↓", f"*paper: gFID, top-k {paper_top_k} ↓*",
             "class consistency, % ↑", "validation loss, nats: codebook by codebook", "sum ↓", "seeds",
         ),
-        *arm_rows(results, TABLE4, cells),
-        table_row(
+        *_arm_rows(results, TABLE4, cells),
+        _table_row(
             "*reconstructions of the test images*", "", f"*{ceiling['frechet_distance']:.2f}*", "", bounds[0], "", "",
             "",
         ),
-        table_row("*the test images themselves*", "", "*0*", "", bounds[1], "", "", ""),
+        _table_row("*the test images themselves*", "", "*0*", "", bounds[1], "", "", ""),
         "",
         "Class consistency: how many samples the judge gives the class that was asked for; in the last two rows, how "
         "many images it gives their label. These rows bound what any head can reach: samples pass through the same "
@@ -354,7 +354,7 @@ def report_table4(folder: Path, context: Context, results: Results, ceiling: Met
         "sum is the negative log-likelihood of a position under each head. The factorized head sees the first code "
         "when it predicts the second, the others do not.",
         "",
-        *table_head(
+        *_table_head(
             "question", "Frechet distance", f"*paper: gFID, top-k {paper_top_k}*", "class consistency (share)",
             "validation loss, sum",
         ),
@@ -362,7 +362,7 @@ def report_table4(folder: Path, context: Context, results: Results, ceiling: Met
     for other in ("linear", "mlp"):
         paper = [compare_paper(TABLE4["ar"], TABLE4[other], top_k) for top_k in TABLE4["ar"].paper]
         lines.append(
-            table_row(
+            _table_row(
                 f"factorized head better than {TABLE4[other].title}?",
                 compare(results, "ar", other, "frechet_distance", False),
                 f"*{' / '.join(paper)}*",
@@ -370,14 +370,14 @@ def report_table4(folder: Path, context: Context, results: Results, ceiling: Met
                 compare(results, "ar", other, "validation_loss_sum", False, 3),
             )
         )
-    lines += ["", QUESTIONS, "", "## Setting", "", *setting_lines(context, results)]
-    write_report(folder, "table4", context, lines, results, {"tokenizer": ceiling})
+    lines += ["", QUESTIONS, "", "## Setting", "", *_setting_lines(context, results)]
+    _write_report(folder, "table4", context, lines, results, {"tokenizer": ceiling})
     panels = [
         ("frechet_distance", "Frechet distance (lower is better)"),
         ("class_consistency", "class consistency (higher is better)"),
         ("validation_loss_sum", "validation loss, nats per position (lower is better)"),
     ]
-    plot(results, TABLE4, panels, folder / "table4.png")
+    _plot(results, TABLE4, panels, folder / "table4.png")
     return lines
 
 

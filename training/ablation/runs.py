@@ -60,7 +60,7 @@ class Run:
         return self.folder / "result.json"
 
 
-def run_all(runs: Sequence[Run], settings: dict[str, Any], jobs: int, scripts: ScriptRunner) -> None:
+def _run_all(runs: Sequence[Run], settings: dict[str, Any], jobs: int, scripts: ScriptRunner) -> None:
     """Train and judge what has no result yet, `jobs` at a time."""
     judging = threading.Lock()  # one evaluation at a time, in this process, beside the training of the next run
 
@@ -82,7 +82,7 @@ def run_all(runs: Sequence[Run], settings: dict[str, Any], jobs: int, scripts: S
             print(f"{job.arm}, seed {job.seed}: judging", flush=True)
             metrics = job.judge(job.model_dir)
             judged = time.perf_counter()
-        training = training_seconds(job.model_dir, settings["train_batch_size"])
+        training = _training_seconds(job.model_dir, settings["train_batch_size"])
         seconds = {"training": round(training, 1), "judging": round(judged - started, 1)}
         result = {"arm": job.arm, "seed": job.seed, "date": date.today().isoformat()}
         write_json(job.result_path, {**result, "settings": settings, "metrics": metrics, "seconds": seconds})
@@ -100,7 +100,7 @@ def run_all(runs: Sequence[Run], settings: dict[str, Any], jobs: int, scripts: S
             raise failed[0].exception()
 
 
-def training_seconds(model_dir: Path, batch_size: int) -> float:
+def _training_seconds(model_dir: Path, batch_size: int) -> float:
     """Time in the training loop by its own record, which counts across interruptions."""
     seconds, last = 0.0, 0
     for record in read_metrics(model_dir / "metrics.jsonl"):
@@ -132,7 +132,7 @@ def check_same_settings(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def load_results(folder: Path, settings: dict[str, Any], arms: Sequence[str]) -> list[dict[str, Any]]:
+def _load_results(folder: Path, settings: dict[str, Any], arms: Sequence[str]) -> list[dict[str, Any]]:
     """All results of a table, in the order of its arms and by seed."""
     results = [check_same_settings(path, settings) for path in sorted(folder.glob("*-seed*/result.json"))]
     return sorted(results, key=lambda result: (list(arms).index(result["arm"]), result["seed"]))
@@ -147,6 +147,7 @@ class Judge:
         self._loaded: tuple[FeatureNetwork, Reference] | None = None
 
     def load(self) -> tuple[FeatureNetwork, Reference]:
+        """The network, and the held-out images as it sees them."""
         if self._loaded is None:
             args = self.args
             data = ImageDataArguments(dataset_name=args.dataset, split=args.test_split, cache_dir=args.cache_dir)
@@ -164,6 +165,7 @@ class Judge:
         return self._loaded
 
     def tokenizer(self, folder: str | Path) -> dict[str, Any]:
+        """Figures of a tokenizer's reconstructions."""
         network, reference = self.load()
         model = FQGANModel.from_pretrained(str(folder)).to(network.model.device)
         return {
@@ -172,6 +174,7 @@ class Judge:
         }
 
     def generator(self, tokenizer: str, folder: Path, seed: int) -> dict[str, Any]:
+        """Figures of a generator's samples from this seed, with the last validation of its training."""
         network, reference = self.load()
         args = self.args
         pipe = join_pipeline(tokenizer, folder).to(network.model.device)
@@ -197,7 +200,7 @@ class Judge:
         }
 
 
-def common_settings(args: "AblationArguments", preset: str, training: Any) -> dict[str, Any]:
+def _common_settings(args: "AblationArguments", preset: str, training: Any) -> dict[str, Any]:
     """What must be equal in all runs of a table; names instead of paths."""
     return {
         "data": args.data_name or Path(args.dataset).name,
@@ -249,9 +252,9 @@ class Table:
         """Do what is missing of the runs, and whatever comes of it, report on all results that are there."""
         lines = []
         try:
-            run_all(runs, self.settings, self.args.jobs, self.scripts)
+            _run_all(runs, self.settings, self.args.jobs, self.scripts)
         finally:
-            if results := load_results(self.folder, self.settings, self.arms):
+            if results := _load_results(self.folder, self.settings, self.arms):
                 lines = report(Path(self.args.results_dir or self.args.output_dir), self.context(results), results)
         return lines
 
@@ -264,7 +267,7 @@ class Table:
         return Context(self.settings, args.split, args.test_split, machine, when, self.command)
 
 
-def data_words(args: "AblationArguments") -> list[str]:
+def _data_words(args: "AblationArguments") -> list[str]:
     words = ["--dataset_name", args.dataset, "--split", args.split]
     if args.cache_dir is not None:
         words += ["--cache_dir", args.cache_dir]
@@ -273,26 +276,26 @@ def data_words(args: "AblationArguments") -> list[str]:
     return words
 
 
-def training_words(args: "AblationArguments", preset: str, seed: int, folder: Path) -> list[str]:
+def _training_words(args: "AblationArguments", preset: str, seed: int, folder: Path) -> list[str]:
     words = ["--config", preset, "--seed", str(seed), "--output_dir", str(folder / "model")]
     if args.max_train_steps is not None:
         words += ["--max_train_steps", str(args.max_train_steps)]
     return [*words, "--resume_from_checkpoint", "latest"]
 
 
-def table3(args: "Table3Arguments", scripts: ScriptRunner, command: str) -> list[str]:
+def _table3(args: "Table3Arguments", scripts: ScriptRunner, command: str) -> list[str]:
     """Six tokenizers. Returns the lines of the table."""
     folder = Path(args.output_dir) / "table3"
     teacher = args.teacher or args.feature_extractor
     shared = parse_arguments(
-        TrainFQGANArguments, [*data_words(args), *training_words(args, args.tokenizer_config, 0, folder)]
+        TrainFQGANArguments, [*_data_words(args), *_training_words(args, args.tokenizer_config, 0, folder)]
     )
     base = load_model_config(shared.model_config_name_or_path) if shared.model_config_name_or_path else {}
     if "codebook_size" not in base:
         raise ValueError(
             f"tokenizer_config {args.tokenizer_config} must name a model configuration with codebook_size"
         )
-    settings = common_settings(args, args.tokenizer_config, shared)
+    settings = _common_settings(args, args.tokenizer_config, shared)
     settings |= {"teacher": Path(teacher).name, "codebook_size": base["codebook_size"]}
     judge = Judge(args, shared.resolution or base.get("sample_size", 256))
 
@@ -308,7 +311,7 @@ def table3(args: "Table3Arguments", scripts: ScriptRunner, command: str) -> list
                 changes["adapter_num_layers"] = 0  # the plain VQGAN: same trunk and decoder
             path.mkdir(parents=True, exist_ok=True)
             write_json(path / "model_config.json", {**base, **changes})
-            words = [*data_words(args), *training_words(args, args.tokenizer_config, seed, path)]
+            words = [*_data_words(args), *_training_words(args, args.tokenizer_config, seed, path)]
             words += ["--model_config_name_or_path", str(path / "model_config.json")]
             words += ["--disentanglement_weight", str(shared.disentanglement_weight if arm.disentanglement else 0.0)]
             words += ["--teachers", *(["none", teacher] if arm.representation else ["none"])]
@@ -316,16 +319,16 @@ def table3(args: "Table3Arguments", scripts: ScriptRunner, command: str) -> list
     return Table(args, scripts, command, folder, list(TABLE3), settings).make(runs, report_table3)
 
 
-def table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> list[str]:
+def _table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> list[str]:
     """Three generators on the codes of one tokenizer. Returns the lines of the table."""
     folder = Path(args.output_dir) / "table4"
     folder.mkdir(parents=True, exist_ok=True)
     model = load_pretrained(FQGANModel, args.tokenizer, "tokenizer")
     codes, test_codes = str(folder / "codes"), str(folder / "test-codes")
     shared = parse_arguments(
-        TrainFARArguments, ["--codes_dir", codes, *training_words(args, args.generator_config, 0, folder)]
+        TrainFARArguments, ["--codes_dir", codes, *_training_words(args, args.generator_config, 0, folder)]
     )
-    settings = common_settings(args, args.generator_config, shared)
+    settings = _common_settings(args, args.generator_config, shared)
     for name in ("crop", "num_generated_images", "guidance_scale", "top_k"):
         settings[name] = getattr(args, name)
     settings["tokenizer_fingerprint"] = model.fingerprint()
@@ -334,7 +337,7 @@ def table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> list
     test = ["--split", args.test_split, "--max_train_samples", str(args.num_test_images), "--crop", "plain"]
     for output_dir, words in ((codes, ["--crop", args.crop]), (test_codes, test)):
         if not (Path(output_dir) / MANIFEST).is_file():
-            words = [*data_words(args), "--tokenizer", args.tokenizer, "--output_dir", output_dir, *words]
+            words = [*_data_words(args), "--tokenizer", args.tokenizer, "--output_dir", output_dir, *words]
             scripts.run("extract_codes", words, folder / "extract.log")
 
     # How good can samples of this tokenizer be at all? As good as its reconstructions.
@@ -349,7 +352,7 @@ def table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> list
         for head in args.arms or TABLE4:
             path = folder / f"{head}-seed{seed}"
             words = ["--codes_dir", codes, "--validation_codes_dir", test_codes, "--tokenizer", args.tokenizer]
-            words += [*training_words(args, args.generator_config, seed, path), "--head", head]
+            words += [*_training_words(args, args.generator_config, seed, path), "--head", head]
             words += ["--validation_steps", str(10**9), "--max_validation_samples", str(args.num_test_images)]
             if args.cache_dir is not None:
                 words += ["--cache_dir", args.cache_dir]
@@ -366,4 +369,4 @@ def run_table(name: str, args: "AblationArguments", argv: Sequence[str]) -> list
     """Make a table, by its name; `argv` is the command that it shows. Returns its lines."""
     raise_if_interrupted()  # some library may have swallowed it while it was imported
     with cpu_threads(args.num_threads):
-        return {"table3": table3, "table4": table4}[name](args, ScriptRunner(args.num_threads), shown_command(argv))
+        return {"table3": _table3, "table4": _table4}[name](args, ScriptRunner(args.num_threads), shown_command(argv))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fqgan_hf.failures import first_line, run_command
 from fqgan_hf.files import read_json
-from fqgan_hf.option_checks import _items, check_at_least, check_seed, check_values, option
+from fqgan_hf.option_checks import as_list, check_at_least, check_seed, check_values, option
 
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def _file_options(config: str, known: set[str], arguments_class: type) -> list[s
             continue
         if isinstance(value, str) and value.endswith(".json") and (path.parent / value).is_file():
             value = path.parent / value  # a preset names the model configuration beside it
-        if any(isinstance(item, (dict, list)) or item is None for item in _items(value)):
+        if any(isinstance(item, (dict, list)) or item is None for item in as_list(value)):
             raise ValueError(f"config {path}: {name} must be a value or a list of values, got {type(value).__name__}")
         try:
             option = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]

@@ -35,20 +35,20 @@ def run_training(args: TrainingArguments, train: Callable[[Accelerator, Any, Pat
         train (`Callable`): Called with the accelerator, `args`, and the checkpoint to go on from, if there is one.
     """
     raise_if_interrupted()  # some library may have swallowed it while it was imported
-    accelerator = build_accelerator(args)
+    accelerator = _build_accelerator(args)
     with own_folder(accelerator, args.output_dir, "trains"):
         resume = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
         if args.resume_from_checkpoint and resume is None:
             logger.warning(f"No complete checkpoint in {args.output_dir} yet: starting from the beginning")
         for change in tell_changes(read_checkpoint(resume), args) if resume else ():
             logger.warning(f"Going on from {resume}: {change}")
-        start_trackers(accelerator, args)
+        _start_trackers(accelerator, args)
         set_seed(args.seed)
         train(accelerator, args, resume)
         accelerator.end_training()
 
 
-def build_accelerator(args: TrainingArguments) -> Accelerator:
+def _build_accelerator(args: TrainingArguments) -> Accelerator:
     """The accelerator of a run."""
     accelerator = Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -108,7 +108,7 @@ def own_folder(accelerator: Accelerator, folder: str | Path, purpose: str) -> It
             raise
 
 
-def start_trackers(accelerator: Accelerator, args: TrainingArguments) -> None:
+def _start_trackers(accelerator: Accelerator, args: TrainingArguments) -> None:
     """Start what `--report_to` names, if it does."""
     if args.report_to is not None:
         config = {name: value for name, value in asdict(args).items() if isinstance(value, (int, float, str, bool))}

@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.logging import get_logger
+from accelerate.scheduler import AcceleratedScheduler
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedConfig
 
@@ -53,6 +56,7 @@ class TrainingPlan:
 
     @classmethod
     def from_arguments(cls, args: TrainingArguments, num_samples: int, num_processes: int) -> "TrainingPlan":
+        """The plan of the options; raises `ValueError` if there are fewer samples than one step takes."""
         samples_per_step = args.train_batch_size * args.gradient_accumulation_steps * num_processes
         if num_samples < samples_per_step:
             raise ValueError(
@@ -151,7 +155,7 @@ def seed_step(plan: TrainingPlan, step: int, batch_number: int, process_index: i
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
 
-def build_optimizer(model: nn.Module, args: TrainingArguments, learning_rate: float) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, args: TrainingArguments, learning_rate: float) -> Optimizer:
     """AdamW over the trainable parameters; only matrices (two dimensions or more) decay."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -162,7 +166,8 @@ def build_optimizer(model: nn.Module, args: TrainingArguments, learning_rate: fl
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=args.adam_epsilon, fused=True)
 
 
-def build_scheduler(optimizer: torch.optim.Optimizer, args: TrainingArguments, plan: TrainingPlan):
+def build_scheduler(optimizer: Optimizer, args: TrainingArguments, plan: TrainingPlan) -> LRScheduler:
+    """The learning rate schedule of the options, over the steps of the plan."""
     return get_scheduler(
         args.lr_scheduler,
         optimizer,
@@ -188,7 +193,9 @@ class GuardedUpdate:
         self.args = args
         self.num_skipped = 0
 
-    def __call__(self, model, optimizer, scheduler, samples: torch.Tensor) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, model: nn.Module, optimizer: Optimizer, scheduler: AcceleratedScheduler, samples: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """`samples` are the indices of the batch, which the error names should this be one step too many."""
         scalars = {}
         if self.accelerator.sync_gradients:
@@ -205,7 +212,7 @@ class GuardedUpdate:
             scheduler.step()
         return scalars
 
-    def _skip(self, optimizer, samples: torch.Tensor) -> None:
+    def _skip(self, optimizer: Optimizer, samples: torch.Tensor) -> None:
         scaler = self.accelerator.scaler
         if scaler is None:
             optimizer.zero_grad()

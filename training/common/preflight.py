@@ -44,7 +44,7 @@ def check_training(args: TrainingArguments, model_class: str) -> None:
     if args.report_to not in (None, "all") and importlib.util.find_spec(args.report_to) is None:
         raise ValueError(f"report_to={args.report_to!r} needs the package {args.report_to}, which is not installed")
     if args.push_to_hub and _is_main_process():
-        check_hub(args)
+        _check_hub(args)
 
 
 def check_output_dir(output_dir: str, option: str = "output_dir") -> None:
@@ -126,7 +126,7 @@ def check_model(option: str, name: str, model_class: str | None = None) -> None:
         raise FileNotFoundError(f"{option} must be a folder or the name of a Hub repository, got {name!r}: not found")
 
 
-def check_hub(args: TrainingArguments) -> None:
+def _check_hub(args: TrainingArguments) -> None:
     """
     Make sure that the result of a run can be published. Nothing is created: the push does that at the end.
 

@@ -49,7 +49,7 @@ def save_model(
         if accelerator.is_main_process:
             export([whole] if processor is None else [whole, processor], args.output_dir)
             if args.push_to_hub:
-                card = CardInfo(datasets=datasets_of(args), training=training_summary(accelerator, args, plan, log))
+                card = CardInfo(datasets=_datasets_of(args), training=_training_summary(accelerator, args, plan, log))
                 logger.info(f"Publishing {args.output_dir} as {args.hub_model_id}")
                 push_to_hub(
                     whole,
@@ -63,13 +63,13 @@ def save_model(
     accelerator.wait_for_everyone()
 
 
-def datasets_of(args: TrainingArguments) -> list[str]:
+def _datasets_of(args: TrainingArguments) -> list[str]:
     """Hub ids of the training data; folders of this machine mean nothing to others."""
     name = getattr(args, "dataset_name", None)
     return [name] if name and not Path(name).exists() else []
 
 
-def training_summary(accelerator: Accelerator, args: TrainingArguments, plan: TrainingPlan, log: MetricLog) -> str:
+def _training_summary(accelerator: Accelerator, args: TrainingArguments, plan: TrainingPlan, log: MetricLog) -> str:
     """How a model was trained and what was logged last, in Markdown."""
     epochs = plan.max_train_steps / plan.steps_per_epoch
     schedule = args.lr_scheduler + (f", {args.lr_warmup_steps} steps of warm-up" if args.lr_warmup_steps else "")

@@ -49,19 +49,21 @@ class Views(Dataset):
         return {"views": torch.stack(views), "label": label, "id": self.images.name(index)}
 
 
-def collate(items: list[dict]) -> tuple[dict | None, list[str]]:
+def _collate(items: list[dict]) -> tuple[dict | None, list[str]]:
     """The batch of what could be read, if anything, and the ids of what could not."""
     read = [item for item in items if "skipped" not in item]
     return default_collate(read) if read else None, [item["skipped"] for item in items if "skipped" in item]
 
 
 @torch.no_grad()
-def encode_shard(model: FQGANModel, views: Views, args: "ExtractCodesArguments", manifest: CodesManifest, bar: tqdm):
+def _encode_shard(
+    model: FQGANModel, views: Views, args: "ExtractCodesArguments", manifest: CodesManifest, bar: tqdm
+) -> tuple[list[str], list[int], torch.Tensor, list[str]]:
     """Ids, labels, codes `(images, views, K, h, w)` and ids of skipped images of one shard."""
     ids, labels, skipped = [], [], []
     codes = [torch.empty(0, *manifest.shape, dtype=torch.int64)]
     for batch, unread in DataLoader(
-        views, args.batch_size, num_workers=args.dataloader_num_workers, collate_fn=collate
+        views, args.batch_size, num_workers=args.dataloader_num_workers, collate_fn=_collate
     ):
         skipped += unread
         bar.update(len(unread))
@@ -82,11 +84,11 @@ def extract(args: "ExtractCodesArguments") -> None:
     accelerator = Accelerator()
     check_launch(accelerator)
     with own_folder(accelerator, args.output_dir, "extracts codes"):
-        write_codes(accelerator, args)
+        _write_codes(accelerator, args)
     accelerator.end_training()
 
 
-def write_codes(accelerator: Accelerator, args: "ExtractCodesArguments") -> None:
+def _write_codes(accelerator: Accelerator, args: "ExtractCodesArguments") -> None:
     """Build, loop and save."""
     folder = Path(args.output_dir)
 
@@ -116,7 +118,7 @@ def write_codes(accelerator: Accelerator, args: "ExtractCodesArguments") -> None
             bar.update(len(indices))
             continue
         views = Views(images, indices, args.crop, resolution)
-        write_shard(path, manifest, *encode_shard(model, views, args, manifest, bar))
+        write_shard(path, manifest, *_encode_shard(model, views, args, manifest, bar))
     bar.close()
 
     # Save

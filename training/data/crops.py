@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 
 
-def resize_short_side(image: Image.Image, size: int) -> Image.Image:
+def _resize_short_side(image: Image.Image, size: int) -> Image.Image:
     """Scale so that the shorter side has `size` pixels; antialiased Lanczos, as `FQGANImageProcessor` does."""
     width, height = image.size
     short = min(width, height)
@@ -19,7 +19,7 @@ def resize_short_side(image: Image.Image, size: int) -> Image.Image:
 
 def random_crop(image: Image.Image, size: int, max_ratio: float, rng: np.random.Generator) -> Image.Image:
     """Short side to a random size in [size, max_ratio * size], then a random square (published ratio: 1.25)."""
-    image = resize_short_side(image, int(rng.integers(size, int(max_ratio * size), endpoint=True)))
+    image = _resize_short_side(image, int(rng.integers(size, int(max_ratio * size), endpoint=True)))
     left = int(rng.integers(0, image.width - size, endpoint=True))
     top = int(rng.integers(0, image.height - size, endpoint=True))
     return image.crop((left, top, left + size, top + size))
@@ -27,7 +27,7 @@ def random_crop(image: Image.Image, size: int, max_ratio: float, rng: np.random.
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
     """Short side to `size`, then the square in the middle."""
-    image = resize_short_side(image, size)
+    image = _resize_short_side(image, size)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
 
@@ -49,7 +49,7 @@ def flip(image: Image.Image, size: int) -> list[Image.Image]:
 
 def ten_crop(image: Image.Image, size: int) -> list[Image.Image]:
     """Short side 1.1 times the crop; four corners, the middle, and their mirror images (published: 281 and 256)."""
-    image = resize_short_side(image, int(1.1 * size))
+    image = _resize_short_side(image, int(1.1 * size))
     right, bottom = image.width - size, image.height - size
     corners = [(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)]
     crops = [image.crop((left, top, left + size, top + size)) for left, top in corners]

@@ -5,6 +5,7 @@ Both give the same codes for the same image, view by view: either can replace th
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import Dataset
@@ -15,6 +16,10 @@ from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.training.data.codes import CodeSequences, load_rows
 from fqgan_hf.training.data.codes_manifest import CodesManifest
 from fqgan_hf.training.data.datasets import ImageViews, split_indices
+
+
+if TYPE_CHECKING:
+    from fqgan_hf.training.far.arguments import GeneratorArguments
 
 
 @dataclass
@@ -51,7 +56,7 @@ class GeneratorData:
         return grid_to_sequence(self.encoder.encode(batch["pixel_values"]).codes)
 
 
-def load_codes(codes_dir: str, tokenizer_fingerprint: str | None) -> CodesManifest:
+def _load_codes(codes_dir: str, tokenizer_fingerprint: str | None) -> CodesManifest:
     """The manifest of a store of codes, which must come from the tokenizer with this fingerprint, if one is given."""
     manifest = CodesManifest.load(codes_dir)
     if tokenizer_fingerprint not in (None, manifest.tokenizer_fingerprint):
@@ -62,14 +67,14 @@ def load_codes(codes_dir: str, tokenizer_fingerprint: str | None) -> CodesManife
     return manifest
 
 
-def stored_codes(args, tokenizer_fingerprint: str | None) -> GeneratorData:
+def stored_codes(args: "GeneratorArguments", tokenizer_fingerprint: str | None) -> GeneratorData:
     """Codes of `--codes_dir`, those held out of them or of `--validation_codes_dir`."""
-    manifest = held_out_manifest = load_codes(args.codes_dir, tokenizer_fingerprint)
+    manifest = held_out_manifest = _load_codes(args.codes_dir, tokenizer_fingerprint)
     rows = held_out_rows = load_rows(args.codes_dir, manifest, args.cache_dir)
     num_rows = min(args.max_train_samples or len(rows), len(rows))
     indices, held_out = split_indices(num_rows, args.validation_fraction, args.seed)
     if args.validation_codes_dir is not None:
-        held_out_manifest = load_codes(args.validation_codes_dir, manifest.tokenizer_fingerprint)
+        held_out_manifest = _load_codes(args.validation_codes_dir, manifest.tokenizer_fingerprint)
         held_out_rows = load_rows(args.validation_codes_dir, held_out_manifest, args.cache_dir)
         held_out = range(len(held_out_rows))
     return GeneratorData(
@@ -81,7 +86,7 @@ def stored_codes(args, tokenizer_fingerprint: str | None) -> GeneratorData:
     )
 
 
-def encoded_images(args, tokenizer: FQGANModel) -> GeneratorData:
+def encoded_images(args: "GeneratorArguments", tokenizer: FQGANModel) -> GeneratorData:
     """Images as for `extract_codes`, with the views of `--crop`, for `tokenizer` to encode."""
     resolution = args.resolution or tokenizer.config.sample_size
     tokenizer.grid_size(resolution, resolution)  # raises for a resolution that the tokenizer cannot encode

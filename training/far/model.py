@@ -81,12 +81,12 @@ def trainable_far(model: FARForImageGeneration) -> TrainableGenerator:
     return TrainableGenerator(
         model,
         f"{config.num_hidden_layers} layers of width {config.hidden_size}, {heads[config.head_type]}",
-        code_cross_entropy,
+        _code_cross_entropy,
         lambda tokenizer, model: FARPipeline(tokenizer, model, FQGANImageProcessor()),
     )
 
 
-def code_cross_entropy(model: FARForImageGeneration, class_labels: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+def _code_cross_entropy(model: FARForImageGeneration, class_labels: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of codes `(B, T, K)`, each given those before it: in nats, averaged over positions, `(B, K)`."""
     logits = model(class_labels=class_labels, codes=codes).logits.float()  # (B, T, K, V)
     return F.cross_entropy(logits.movedim(-1, 1), codes, reduction="none").mean(1)

@@ -1,6 +1,8 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """The adversarial side of tokenizer training: the discriminator, its optimizer, and the losses of both players."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -10,7 +12,11 @@ from fqgan_hf.training.fqgan.discriminators import LeCam, PatchDiscriminator, St
 from fqgan_hf.training.fqgan.losses import Scalars, adaptive_weight, discriminator_loss, generator_loss
 
 
-def build_discriminator(args, resolution: int) -> PatchDiscriminator | StyleGANDiscriminator:
+if TYPE_CHECKING:
+    from fqgan_hf.training.train_fqgan import TrainFQGANArguments
+
+
+def build_discriminator(args: "TrainFQGANArguments", resolution: int) -> PatchDiscriminator | StyleGANDiscriminator:
     """
     The discriminator that the options of `train_fqgan` describe.
 
@@ -45,7 +51,7 @@ class Adversary:
     def __init__(
         self,
         accelerator: Accelerator,
-        args,
+        args: "TrainFQGANArguments",
         plan: TrainingPlan,
         discriminator: nn.Module,
         last_layer: nn.Parameter,

@@ -83,11 +83,11 @@ def tokenizer_loss(
     return loss, scalars
 
 
-def _hinge_discriminator(real, fake):
+def _hinge_discriminator(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     return 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
 
 
-def _logistic_discriminator(real, fake):
+def _logistic_discriminator(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
 
 
