@@ -127,7 +127,7 @@ def run(output_dir: str | os.PathLike, seed: int = 0, quick: bool = False) -> di
         output_dir (`str` or `os.PathLike`):
             Gets `tokenizer/`, `generator/` and `pipeline/` in the form in which they go to the Hub,
             `reconstruction.png`, `samples.png`, `losses.png`, `report.json`, `timings.json`, the networks `judge/` and
-            `teacher/`, and the folders `data`, `training` and `logs`. The results of an earlier demo there are removed.
+            `teacher/`, and the folders `data`, `training` and `logs`. An earlier demo's results there are removed.
         seed (`int`, defaults to 0): Of both trainings and of the generated digits. The same seed, the same report.
         quick (`bool`, defaults to `False`): A few training steps only; shows that all parts work together.
 
