@@ -70,6 +70,12 @@ def pipe():
     return tiny.pipeline(num_classes=2, id2label=dict(enumerate(CLASSES)))
 
 
+def save_apart(pipe, folder):
+    pipe.vqmodel.save_pretrained(str(folder / "tokenizer"))
+    pipe.image_processor.save_pretrained(str(folder / "tokenizer"))
+    pipe.transformer.save_pretrained(str(folder / "generator"))
+
+
 def statistics(network, pictures):
     found = FeatureStatistics()
     found.update(network(pictures)[0])
@@ -163,9 +169,7 @@ def test_each_class_is_shown_under_a_name_of_its_own(id2label, titles, images, n
     """Without names there was a KeyError, and of classes that share a name the last one stood for all."""
     pipe = tiny.pipeline(num_classes=3)
     pipe.transformer.config.id2label = id2label
-    pipe.vqmodel.save_pretrained(str(tmp_path / "tokenizer"))
-    pipe.image_processor.save_pretrained(str(tmp_path / "tokenizer"))
-    pipe.transformer.save_pretrained(str(tmp_path / "generator"))
+    save_apart(pipe, tmp_path)
     _, shown = evaluate(
         images,
         tmp_path / "tokenizer",
@@ -217,9 +221,7 @@ def test_codes_are_kept_up_to_a_bound(reference, network, monkeypatch):
 
 
 def test_one_call(images, network_dir, pipe, tmp_path):
-    pipe.vqmodel.save_pretrained(str(tmp_path / "tokenizer"))
-    pipe.image_processor.save_pretrained(str(tmp_path / "tokenizer"))
-    pipe.transformer.save_pretrained(str(tmp_path / "generator"))
+    save_apart(pipe, tmp_path)
     figures, shown = evaluate(
         images,
         tmp_path / "tokenizer",
