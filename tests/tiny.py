@@ -26,17 +26,14 @@ TOKENIZER = {
     "feature_num_layers": 1,
     "feature_num_heads": 2,
 }
-GENERATOR = {
-    "codebook_size": 32,
-    "num_classes": 10,
-    "grid_height": 4,
-    "grid_width": 4,
+BACKBONE = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "num_head_layers": 1,
 }
+GENERATOR = {"codebook_size": 32, "num_classes": 10, "grid_height": 4, "grid_width": 4, **BACKBONE}
 
 
 def tokenizer(num_codebooks: int = 2, **settings: Any) -> FQGANModel:

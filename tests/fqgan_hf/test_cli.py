@@ -13,6 +13,7 @@ from pathlib import Path
 
 import diffusers
 import pytest
+import tiny
 import torch
 import transformers
 from PIL import Image
@@ -37,28 +38,20 @@ def library_logging():
         library.enable_progress_bar()
 
 
-def make_tokenizer(num_codebooks=2, **config):
+def make_tokenizer(num_codebooks=2, **settings):
     torch.manual_seed(num_codebooks)
-    arguments = {
-        "block_out_channels": (16, 16, 16), "norm_num_groups": 4, "latent_channels": 8, "sample_size": 16,
-        "layers_per_block": 1, "num_codebooks": num_codebooks, "codebook_size": 32, "codebook_dim": 4,
-        "adapter_num_layers": 1, "adapter_num_heads": 2,
-    }  # fmt: skip
-    return FQGANModel(**{**arguments, **config}).eval()
+    return tiny.tokenizer(num_codebooks, **settings)
 
 
-def make_generator(tokenizer, **config):
+def make_generator(tokenizer, **settings):
     torch.manual_seed(0)
-    arguments = {
-        "num_codebooks": tokenizer.config.num_codebooks, "codebook_size": 32, "num_classes": 4, "grid_height": 4,
-        "grid_width": 4, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_head_layers": 1,
-        "intermediate_size": 32, "tokenizer_fingerprint": tokenizer.fingerprint(),
+    defaults = {
+        "num_classes": 4,
+        "num_hidden_layers": 1,
+        "tokenizer_fingerprint": tokenizer.fingerprint(),
         "id2label": {0: "tench, Tinca tinca", 1: "goldfish", 2: "golden retriever", 3: "crane"},
-    }  # fmt: skip
-    model = FARForImageGeneration(FARConfig(**{**arguments, **config})).eval()
-    for lm_head in model.lm_heads:  # zero when new: every code equally likely
-        torch.nn.init.normal_(lm_head.weight)
-    return model
+    }
+    return tiny.generator(tokenizer.config.num_codebooks, **{**defaults, **settings})
 
 
 @pytest.fixture(scope="module")

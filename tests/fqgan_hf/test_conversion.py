@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -19,7 +20,6 @@ from fqgan_hf.conversion import (
     load_published_state_dict,
     to_published_state_dict,
 )
-from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 
@@ -29,37 +29,13 @@ TINY_FAR = {"num_attention_heads": 4, "grid_height": 4, "grid_width": 4}  # what
 PUBLISHED_WEIGHTS = {"codebook": 1.0, "commitment": 0.25, "entropy": 0.03}
 
 
-def tiny_tokenizer(num_codebooks=2, levels=3, **kwargs):
-    settings = {
-        "block_out_channels": (16,) * (levels - 1) + (32,),
-        "norm_num_groups": 8,
-        "layers_per_block": 2,
-        "latent_channels": 16,
-        "sample_size": 4 * 2 ** (levels - 1),
-        "num_codebooks": num_codebooks,
-        "codebook_size": 32,
-        "codebook_dim": 4,
-        "adapter_num_layers": 1,
-        "adapter_num_heads": 2,
-        "feature_num_layers": 1,
-        "feature_num_heads": 2,
-    }
-    return FQGANModel(**settings | kwargs).eval()
+def make_tokenizer(num_codebooks=2, levels=3, **settings):
+    sizes = {"block_out_channels": (16,) * (levels - 1) + (32,), "sample_size": 4 * 2 ** (levels - 1)}
+    return tiny.tokenizer(num_codebooks, **{"layers_per_block": 2, **sizes, **settings})
 
 
-def tiny_generator(num_codebooks=2, **kwargs):
-    settings = {
-        "num_codebooks": num_codebooks,
-        "codebook_size": 32,
-        "num_classes": 10,
-        "grid_height": 4,
-        "grid_width": 4,
-        "hidden_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_head_layers": 1,
-    }
-    return FARForImageGeneration(FARConfig(**settings | kwargs)).eval()
+def make_generator(num_codebooks=2, **settings):
+    return tiny.generator(num_codebooks, **{"hidden_size": 128, "intermediate_size": None, **settings})
 
 
 @pytest.mark.parity
@@ -116,7 +92,7 @@ def test_every_fixture_converts_back_to_the_letter(shared_dir, tmp_path, name):
 @pytest.mark.parametrize("with_heads", [False, True])
 def test_tokenizer_round_trip(num_codebooks, levels, with_heads):
     heads = (None, 8, 16)[:num_codebooks] if with_heads else None
-    model = tiny_tokenizer(num_codebooks, levels, feature_dims=heads)
+    model = make_tokenizer(num_codebooks, levels, feature_dims=heads)
     back = convert_state_dict(
         to_published_state_dict(model), adapter_num_heads=2, feature_num_heads=2, norm_num_groups=8
     )
@@ -130,7 +106,7 @@ def test_tokenizer_round_trip(num_codebooks, levels, with_heads):
 
 @pytest.mark.parametrize("settings", [{}, {"num_codebooks": 3}, {"num_key_value_heads": 1}])
 def test_generator_round_trip(settings):
-    model = tiny_generator(**settings)
+    model = make_generator(**settings)
     back = convert_state_dict(to_published_state_dict(model), grid_height=4, grid_width=4)  # 64 channels a head: found
     assert back.config.to_diff_dict() == model.config.to_diff_dict()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), back.parameters(), strict=True))
@@ -138,7 +114,7 @@ def test_generator_round_trip(settings):
 
 @pytest.mark.parametrize("wrap", ["raw", "model", "ema", "state_dict", "module", "safetensors"])
 def test_wrapped_and_raw_state_dicts_are_found(tmp_path, wrap):
-    model = tiny_generator()
+    model = make_generator()
     state = to_published_state_dict(model)
     path = tmp_path / ("checkpoint.safetensors" if wrap == "safetensors" else "checkpoint.pt")
     if wrap == "safetensors":
@@ -177,13 +153,13 @@ def test_a_malicious_pickle_does_not_execute(tmp_path, legacy):
 
 
 def test_missing_and_unknown_keys_are_named():
-    state = to_published_state_dict(tiny_generator())
+    state = to_published_state_dict(make_generator())
     grid = {"grid_height": 4, "grid_width": 4}
     with pytest.raises(ValueError, match="1 missing keys: norm.weight"):
         convert_state_dict({k: v for k, v in state.items() if k != "norm.weight"}, **grid)
     with pytest.raises(ValueError, match="1 unknown keys: layers.0.lora"):
         convert_state_dict(state | {"layers.0.lora": torch.zeros(1)}, **grid)
-    state = to_published_state_dict(tiny_tokenizer())
+    state = to_published_state_dict(make_tokenizer())
     with pytest.raises(ValueError, match="missing keys: post_quant_conv.weight"):
         convert_state_dict({k: v for k, v in state.items() if k != "post_quant_conv.weight"})
     with pytest.raises(ValueError, match="neither a published tokenizer .* nor a published generator"):
@@ -191,18 +167,18 @@ def test_missing_and_unknown_keys_are_named():
 
 
 def test_unexpected_shapes_are_named():
-    state = to_published_state_dict(tiny_generator())
+    state = to_published_state_dict(make_generator())
     state["norm.weight"] = torch.ones(3)
     with pytest.raises(ValueError, match=r"unexpected shape: norm.weight: \(3,\) instead of \(128,\)"):
         convert_state_dict(state, grid_height=4, grid_width=4)
 
 
-@pytest.mark.parametrize("make", [tiny_tokenizer, tiny_generator])
+@pytest.mark.parametrize("make", [make_tokenizer, make_generator])
 def test_any_wrong_tensor_is_named(make):
     """Sixty of them, by a fixed seed: other shapes, other types, values that are not finite."""
     state = to_published_state_dict(make())
     settings = {"adapter_num_heads": 2, "norm_num_groups": 8}
-    if make is tiny_generator:
+    if make is make_generator:
         settings = {"grid_height": 4, "grid_width": 4, "num_attention_heads": 2}
     changes = [
         lambda t: t[None], lambda t: t[0], lambda t: t.new_zeros(()), lambda t: t.new_zeros(0),
@@ -239,7 +215,7 @@ def test_any_wrong_tensor_is_named(make):
 )
 def test_settings_that_are_wrong_are_refused(overrides, message):
     """`--set num_attention_head=4 grid_heigth=4` wrote a model that was not the one asked for."""
-    state = to_published_state_dict(tiny_generator())
+    state = to_published_state_dict(make_generator())
     with pytest.raises(ValueError, match=message):
         convert_state_dict(state, **overrides)
 
@@ -247,7 +223,7 @@ def test_settings_that_are_wrong_are_refused(overrides, message):
 def test_force_replaces_what_a_conversion_writes_and_nothing_else(tmp_path):
     """It deleted its own source, and every other *.safetensors of the folder."""
     source = tmp_path / "far.safetensors"
-    save_file(to_published_state_dict(tiny_generator()), source)
+    save_file(to_published_state_dict(make_generator()), source)
     before = source.read_bytes()
     for name in ("other.safetensors", "model.fp16.safetensors", "notes.txt", "config.json"):
         (tmp_path / name).write_text("mine")
@@ -269,7 +245,7 @@ def test_force_replaces_what_a_conversion_writes_and_nothing_else(tmp_path):
 def test_a_checkpoint_is_never_replaced_by_its_conversion(tmp_path, link):
     folder, source = tmp_path / "out", tmp_path / "far.safetensors"
     folder.mkdir()
-    save_file(to_published_state_dict(tiny_generator()), source)
+    save_file(to_published_state_dict(make_generator()), source)
     if link is None:
         source = source.rename(folder / "model.safetensors")
     else:
@@ -281,8 +257,8 @@ def test_a_checkpoint_is_never_replaced_by_its_conversion(tmp_path, link):
 
 
 def test_weights_that_a_loader_would_take_for_the_new_ones_are_not_left_there(tmp_path):
-    torch.save(to_published_state_dict(tiny_tokenizer()), tmp_path / "a.pt")
-    tiny_tokenizer().save_pretrained(tmp_path / "out", max_shard_size="50KB")
+    torch.save(to_published_state_dict(make_tokenizer()), tmp_path / "a.pt")
+    make_tokenizer().save_pretrained(tmp_path / "out", max_shard_size="50KB")
     before = sorted(os.listdir(tmp_path / "out"))
     with pytest.raises(FileExistsError, match=r"safetensors\.index\.json would stay beside the new weights"):
         convert_checkpoint(tmp_path / "a.pt", tmp_path / "out", force=True, norm_num_groups=8, adapter_num_heads=2)
@@ -290,7 +266,7 @@ def test_weights_that_a_loader_would_take_for_the_new_ones_are_not_left_there(tm
 
 
 def test_a_part_of_the_model_is_not_replaced_by_the_published_file(tmp_path):
-    tiny_generator().save_pretrained(tmp_path / "ours")
+    make_generator().save_pretrained(tmp_path / "ours")
     before = (tmp_path / "ours" / "model.safetensors").read_bytes()
     with pytest.raises(FileExistsError, match="is a part of the model itself"):
         convert_to_original(tmp_path / "ours", tmp_path / "ours" / "model.safetensors")
@@ -301,7 +277,7 @@ def test_a_part_of_the_model_is_not_replaced_by_the_published_file(tmp_path):
 def test_a_flipped_bit_is_found(tmp_path):
     """Torch files have checksums, which torch does not compare."""
     path = tmp_path / "checkpoint.pt"
-    state = to_published_state_dict(tiny_generator())
+    state = to_published_state_dict(make_generator())
     torch.save(state, path)
     content = bytearray(path.read_bytes())
     place = content.find(state["tok_embeddings_1.weight"].numpy().tobytes())
@@ -330,7 +306,7 @@ def test_unreadable_files_are_refused(tmp_path):
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(FileNotFoundError, match="checkpoint must be a file"):
         load_published_state_dict(path)
-    torch.save({"model": to_published_state_dict(tiny_generator())}, path)
+    torch.save({"model": to_published_state_dict(make_generator())}, path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="was refused"):
         load_published_state_dict(path)
@@ -345,10 +321,10 @@ def test_unreadable_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda: tiny_tokenizer(4), "the published layout exists for 2 and 3 codebooks, got 4"),
-        (lambda: tiny_tokenizer(2, adapter_num_layers=0), "the published layout has adapters"),
-        (lambda: tiny_tokenizer(2, feature_dims=(8, None)), "no feature head on the visual codebook"),
-        (lambda: tiny_generator(head_type="linear"), "for head_type 'ar' only"),
+        (lambda: make_tokenizer(4), "the published layout exists for 2 and 3 codebooks, got 4"),
+        (lambda: make_tokenizer(2, adapter_num_layers=0), "the published layout has adapters"),
+        (lambda: make_tokenizer(2, feature_dims=(8, None)), "no feature head on the visual codebook"),
+        (lambda: make_generator(head_type="linear"), "for head_type 'ar' only"),
     ],
 )
 def test_what_the_published_layout_cannot_hold_is_refused(model, message):
@@ -357,7 +333,7 @@ def test_what_the_published_layout_cannot_hold_is_refused(model, message):
 
 
 def test_writing_the_published_layout_leaves_no_partial_file(tmp_path, monkeypatch):
-    tiny_generator().save_pretrained(tmp_path / "ours")
+    make_generator().save_pretrained(tmp_path / "ours")
     target = tmp_path / "back.pt"
     target.write_text("what was there before")
 

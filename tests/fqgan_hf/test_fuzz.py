@@ -19,13 +19,14 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import pytest
+import tiny
 import torch
 import transformers
 from accelerate import PartialState
 from PIL import Image
 from safetensors.torch import load_file
 
-from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel
+from fqgan_hf import FARForImageGeneration, FQGANImageProcessor
 from fqgan_hf.cli import main
 from fqgan_hf.conversion import convert_checkpoint, load_published_state_dict, to_published_state_dict
 from fqgan_hf.failures import MISTAKES
@@ -63,22 +64,11 @@ def saved(tmp_path_factory):
     """A tiny pipeline, a published checkpoint of its generator, and a photo."""
     folder = tmp_path_factory.mktemp("saved")
     torch.manual_seed(0)
-    tokenizer = FQGANModel(
-        block_out_channels=(16, 16, 16), norm_num_groups=4, latent_channels=8, sample_size=16, layers_per_block=1,
-        num_codebooks=2, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
-    ).eval()  # fmt: skip
-    config = FARConfig(
-        num_codebooks=2, codebook_size=32, num_classes=4, grid_height=4, grid_width=4, hidden_size=32,
-        num_hidden_layers=1, num_attention_heads=2, num_head_layers=1, intermediate_size=32,
-        tokenizer_fingerprint=tokenizer.fingerprint(), id2label={0: "tench", 1: "goldfish", 2: "crane", 3: "owl"},
-    )  # fmt: skip
-    generator = FARForImageGeneration(config).eval()
-    for lm_head in generator.lm_heads:
-        torch.nn.init.normal_(lm_head.weight)
-    FARPipeline(tokenizer, generator, FQGANImageProcessor(size=16, multiple_of=4)).save_pretrained(
-        str(folder / "pipeline")
+    pipe = tiny.pipeline(
+        num_classes=4, num_hidden_layers=1, id2label=dict(enumerate(["tench", "goldfish", "crane", "owl"]))
     )
-    torch.save({"model": to_published_state_dict(generator), "steps": 7}, folder / "published.pt")
+    pipe.save_pretrained(str(folder / "pipeline"))
+    torch.save({"model": to_published_state_dict(pipe.transformer), "steps": 7}, folder / "published.pt")
     Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 50).convert("RGB").save(folder / "photo.png")
     return folder
 

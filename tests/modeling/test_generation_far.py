@@ -2,6 +2,7 @@
 """Sampling: both loops agree, guidance, reproducible draws, per-codebook settings, the library's extras, bad input."""
 
 import pytest
+import tiny
 import torch
 from torch._dynamo.utils import counters
 from transformers import (
@@ -14,26 +15,12 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from fqgan_hf.modeling.code_sampling import NO_CODE, guidance_weights, select_codes
-from fqgan_hf.modeling.configuration_far import HEAD_TYPES, FARConfig
+from fqgan_hf.modeling.configuration_far import HEAD_TYPES
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 
 
-def tiny(num_codebooks=2, **kwargs) -> FARForImageGeneration:
-    settings = {
-        "num_codebooks": num_codebooks,
-        "codebook_size": 32,
-        "num_classes": 10,
-        "grid_height": 3,
-        "grid_width": 4,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_head_layers": 1,
-    }
-    model = FARForImageGeneration(FARConfig(**settings | kwargs)).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, 0.0, 0.3)
-    return model
+def make_generator(num_codebooks=2, **settings) -> FARForImageGeneration:
+    return tiny.generator(num_codebooks, **{"grid_height": 3, **settings})
 
 
 def generators(*seeds):
@@ -46,7 +33,7 @@ SAMPLING = {"guidance_scale": 2.0, "temperature": 1.1, "top_k": 20, "top_p": 0.9
 @pytest.mark.parametrize("num_codebooks", [1, 2, 3, 4])
 @pytest.mark.parametrize("head_type", HEAD_TYPES)
 def test_both_loops_give_the_same_codes(num_codebooks, head_type):
-    model = tiny(num_codebooks, head_type=head_type, num_key_value_heads=1)
+    model = make_generator(num_codebooks, head_type=head_type, num_key_value_heads=1)
     settings = SAMPLING | {"class_labels": [1, 2, 3]}
     position_loop = model.generate(**settings, generator=generators(0, 1, 2))
     assert position_loop.shape == (3, 12, num_codebooks)
@@ -58,7 +45,7 @@ def test_both_loops_give_the_same_codes(num_codebooks, head_type):
 @pytest.mark.parametrize("head_type", HEAD_TYPES)
 @pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
 def test_the_cache_changes_nothing(head_type, guidance_scale):
-    model = tiny(3, head_type=head_type)
+    model = make_generator(3, head_type=head_type)
     settings = SAMPLING | {"class_labels": [1, 2], "guidance_scale": guidance_scale}
     cached = model.generate(**settings, generator=generators(0, 1))
     assert torch.equal(model.generate(**settings, generator=generators(0, 1), use_cache=False), cached)
@@ -66,14 +53,14 @@ def test_the_cache_changes_nothing(head_type, guidance_scale):
 
 @pytest.mark.parametrize("head_type", HEAD_TYPES)
 def test_greedy_codes_are_the_argmax_of_the_teacher_forced_logits(head_type):
-    model = tiny(3, head_type=head_type)
+    model = make_generator(3, head_type=head_type)
     codes = model.generate(class_labels=[1, 2], do_sample=False)
     logits = model(class_labels=torch.tensor([1, 2]), codes=codes).logits
     assert torch.equal(logits.argmax(-1), codes)
 
 
 def test_greedy_guidance_acts_as_its_formula_with_one_scale_per_codebook():
-    model, labels = tiny(2), torch.tensor([4, 5])
+    model, labels = make_generator(2), torch.tensor([4, 5])
     scales = torch.tensor([3.0, 1.5])
     codes = model.generate(class_labels=labels, guidance_scale=scales.tolist(), do_sample=False)
     conditional = model(class_labels=labels, codes=codes).logits
@@ -85,7 +72,7 @@ def test_greedy_guidance_acts_as_its_formula_with_one_scale_per_codebook():
 
 @pytest.mark.parametrize("scale", [1.0, [1.0, 1.0]])
 def test_guidance_1_computes_no_second_half(scale):
-    model, batches = tiny(), []
+    model, batches = make_generator(), []
     model.layers[0].register_forward_pre_hook(lambda _, args: batches.append(args[0].shape[0]))
     model.generate(class_labels=[1, 2, 3], guidance_scale=scale)
     assert set(batches) == {3}
@@ -107,7 +94,7 @@ def test_guidance_schedules():
 
 
 def test_guidance_interval_leaves_the_other_positions_alone():
-    model, label = tiny(), torch.tensor([4])
+    model, label = make_generator(), torch.tensor([4])
     codes = model.generate(class_labels=label, guidance_scale=4.0, guidance_interval=(0.5, 1.0), do_sample=False)
     conditional = model(class_labels=label, codes=codes).logits
     unconditional = model(class_labels=torch.tensor([10]), codes=codes).logits
@@ -117,14 +104,14 @@ def test_guidance_interval_leaves_the_other_positions_alone():
 
 
 def test_an_images_draws_do_not_depend_on_its_batch():
-    model = tiny()
+    model = make_generator()
     together = model.generate(class_labels=[1, 2, 3], **SAMPLING, generator=generators(7, 8, 9))
     alone = model.generate(class_labels=[2], **SAMPLING, generator=generators(8))
     assert torch.equal(together[1:2], alone)
 
 
 def test_the_same_generator_state_gives_the_same_codes_and_another_seed_others():
-    model = tiny()
+    model = make_generator()
     first = model.generate(class_labels=[1, 2], generator=torch.Generator().manual_seed(3))
     assert torch.equal(first, model.generate(class_labels=[1, 2], generator=torch.Generator().manual_seed(3)))
     assert not torch.equal(first, model.generate(class_labels=[1, 2], generator=torch.Generator().manual_seed(4)))
@@ -137,7 +124,7 @@ def test_the_same_generator_state_gives_the_same_codes_and_another_seed_others()
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("given", [1, 5, 11])
 def test_prefix_codes_are_continued(given, streamed):
-    model = tiny()
+    model = make_generator()
     settings = SAMPLING | {"class_labels": [1, 2]}
     whole = model.generate(**settings, generator=generators(0, 1))
     # The draws of a position are its own, so continuing an image's beginning gives the image.
@@ -151,7 +138,7 @@ def test_prefix_codes_are_continued(given, streamed):
 
 
 def test_num_return_sequences_repeats_each_label():
-    model = tiny()
+    model = make_generator()
     codes = model.generate(class_labels=[1, 2], num_return_sequences=2, generator=generators(0, 1, 2, 3))
     expected = model.generate(class_labels=[1, 1, 2, 2], generator=generators(0, 1, 2, 3))
     assert torch.equal(codes, expected)
@@ -182,7 +169,7 @@ def brute_force_codes(model, condition, null, scale):
 @pytest.mark.parametrize("condition_cos", [0.0, 1.0])
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_a_condition_of_several_positions(scale, condition_cos):
-    model = tiny(2, num_key_value_heads=1)
+    model = make_generator(2, num_key_value_heads=1)
     model.condition_cos = condition_cos
     condition, null = torch.randn(2, 3, 32), torch.randn(1, 3, 32)
     settings = {"condition": condition, "null_condition": null, "guidance_scale": scale}
@@ -222,7 +209,7 @@ class Triptych(FARForImageGeneration):
 
 
 def test_a_subclass_makes_its_own_condition_of_class_labels():
-    model = Triptych(tiny().config).eval()
+    model = Triptych(make_generator().config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0.0, 0.3)
     greedy = model.generate(class_labels=[1, 2], guidance_scale=2.0, do_sample=False)
@@ -241,14 +228,14 @@ def test_a_subclass_makes_its_own_condition_of_class_labels():
 @pytest.mark.parametrize("streamed", [False, True])
 def test_logits_that_are_not_finite_raise(do_sample, streamed):
     """They gave the last code everywhere. Weights that overflow in half precision, or far too much guidance."""
-    model = tiny()
+    model = make_generator()
     extras = {"return_dict_in_generate": True} if streamed else {}
     settings = {"class_labels": [1, 2], "do_sample": do_sample, **extras}
     with torch.no_grad():
         model.lm_heads[1].weight[3] = torch.inf
     with pytest.raises(ValueError, match="logits of image 0 are not finite at position 0, codebook 1"):
         model.generate(**settings)
-    model = tiny()
+    model = make_generator()
     with pytest.raises(ValueError, match="are not finite at position 0, codebook 0: guidance_scale is too large"):
         model.generate(**settings, guidance_scale=3e38)
     with torch.no_grad():
@@ -267,7 +254,7 @@ def test_no_distribution_gives_no_code(uniform):
 
 
 def test_top_k_and_temperature_act_by_codebook():
-    model = tiny(2)
+    model = make_generator(2)
     codes = model.generate(class_labels=[1], top_k=[1, 0], temperature=[1.0, 100.0], generator=generators(0))
     logits = model(class_labels=torch.tensor([1]), codes=codes).logits
     assert torch.equal(codes[..., 0], logits[..., 0, :].argmax(-1))  # top-1
@@ -276,7 +263,7 @@ def test_top_k_and_temperature_act_by_codebook():
 
 @pytest.mark.parametrize("extras", [{}, {"logits_processor": [MinPLogitsWarper(0.01)]}])
 def test_a_position_callback_sees_every_position_and_can_stop(extras):
-    model, seen = tiny(), []
+    model, seen = make_generator(), []
     codes = model.generate(
         class_labels=[1, 2], callback_on_position=lambda t, c: seen.append((t, tuple(c.shape))), **extras
     )
@@ -312,7 +299,7 @@ class Recorder(BaseStreamer):
 
 
 def test_the_librarys_processors_criteria_and_streamers_work():
-    model = tiny(2)
+    model = make_generator(2)
     codes = model.generate(class_labels=[1, 2], guidance_scale=2.0, logits_processor=[Favour()])
     assert (codes[..., 1] == 3).all() and not (codes[..., 0] == 3).all()
     partial = model.generate(class_labels=[1, 2], stopping_criteria=[StopAfter()])
@@ -323,7 +310,7 @@ def test_the_librarys_processors_criteria_and_streamers_work():
 
 
 def test_scores_are_the_processed_ones_and_logits_the_raw_ones():
-    model = tiny(2)
+    model = make_generator(2)
     output = model.generate(
         class_labels=[1], top_k=5, return_dict_in_generate=True, output_scores=True, output_logits=True
     )
@@ -334,9 +321,9 @@ def test_scores_are_the_processed_ones_and_logits_the_raw_ones():
 
 
 def test_generation_config_supplies_what_is_left_out():
-    model = tiny(2)
+    model = make_generator(2)
     model.generation_config = GenerationConfig(guidance_scale=2.0, top_k=3, do_sample=True)
-    expected = tiny(2)
+    expected = make_generator(2)
     expected.load_state_dict(model.state_dict())
     codes = model.generate(class_labels=[1], generator=generators(0))
     assert torch.equal(
@@ -347,7 +334,7 @@ def test_generation_config_supplies_what_is_left_out():
 
 
 def test_one_compiled_graph_serves_every_position_and_call():
-    model = tiny(2)
+    model = make_generator(2)
     settings = SAMPLING | {"class_labels": [1, 2, 3]}
     eager = model.generate(**settings, generator=generators(0, 1, 2))
     torch._dynamo.reset()
@@ -359,7 +346,7 @@ def test_one_compiled_graph_serves_every_position_and_call():
 
 
 def test_cache_slots_are_allocated_once_per_call(monkeypatch):
-    model, allocations = tiny(2), []
+    model, allocations = make_generator(2), []
     from transformers import StaticLayer
 
     original = StaticLayer.lazy_initialization
@@ -413,7 +400,7 @@ CONDITION = {"class_labels": None, "condition": torch.zeros(1, 3, 32)}
     ],
 )
 def test_bad_input_is_named_before_any_computation(arguments, message):
-    model = tiny(2)
+    model = make_generator(2)
     model.layers[0].register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
     with pytest.raises(ValueError, match=message):
         model.generate(**{"class_labels": [1]} | arguments)

@@ -4,6 +4,7 @@
 import json
 
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -15,22 +16,8 @@ from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.transformer_blocks import rotary_embedding
 
 
-def tiny(num_codebooks=2, **kwargs) -> FARForImageGeneration:
-    settings = {
-        "num_codebooks": num_codebooks,
-        "codebook_size": 32,
-        "num_classes": 10,
-        "grid_height": 3,
-        "grid_width": 4,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_head_layers": 1,
-    }
-    model = FARForImageGeneration(FARConfig(**settings | kwargs)).eval()
-    for head in model.lm_heads:  # they start at zero, which would hide most mistakes
-        torch.nn.init.normal_(head.weight, 0.0, 0.5)
-    return model
+def make_generator(num_codebooks=2, **settings) -> FARForImageGeneration:
+    return tiny.generator(num_codebooks, spread=0.5, **{"grid_height": 3, **settings})
 
 
 def inputs(model, batch=3):
@@ -42,7 +29,7 @@ def inputs(model, batch=3):
 @pytest.mark.parametrize("num_codebooks", [1, 2, 3, 4])
 @pytest.mark.parametrize("head_type", HEAD_TYPES)
 def test_loss_is_the_mean_cross_entropy_of_the_codebooks(num_codebooks, head_type):
-    model = tiny(num_codebooks, head_type=head_type)
+    model = make_generator(num_codebooks, head_type=head_type)
     batch = inputs(model)
     output = model(**batch, labels=batch["codes"])
     assert output.logits.shape == (3, 12, num_codebooks, 32)
@@ -53,7 +40,7 @@ def test_loss_is_the_mean_cross_entropy_of_the_codebooks(num_codebooks, head_typ
 
 
 def test_a_new_model_predicts_every_code_alike():
-    model = FARForImageGeneration(tiny().config)
+    model = FARForImageGeneration(make_generator().config)
     assert all(not head.weight.any() for head in model.lm_heads)
     output = model(**inputs(model), labels=inputs(model)["codes"])
     assert torch.allclose(output.loss, torch.tensor(32.0).log())
@@ -61,7 +48,7 @@ def test_a_new_model_predicts_every_code_alike():
 
 @pytest.mark.parametrize("head_type", HEAD_TYPES)
 def test_logits_see_only_what_comes_before(head_type):
-    model = tiny(3, head_type=head_type)
+    model = make_generator(3, head_type=head_type)
     batch = inputs(model, batch=1)
     before = model(**batch).logits
     position, codebook = 5, 1
@@ -76,7 +63,7 @@ def test_logits_see_only_what_comes_before(head_type):
 
 
 def test_first_positions_alone_give_the_same_logits():
-    model = tiny()
+    model = make_generator()
     batch = inputs(model)
     whole = model(**batch).logits
     part = model(class_labels=batch["class_labels"], codes=batch["codes"][:, :5]).logits
@@ -84,7 +71,7 @@ def test_first_positions_alone_give_the_same_logits():
 
 
 def test_evaluation_of_one_sample_and_ignored_labels():
-    model = tiny()
+    model = make_generator()
     batch = inputs(model, batch=1)
     labels = batch["codes"].clone()
     labels[:, 6:] = -100
@@ -96,7 +83,7 @@ def test_evaluation_of_one_sample_and_ignored_labels():
 @pytest.mark.parametrize("name", ["label", "attention_mask", "class_label"])
 def test_forward_refuses_what_it_does_not_know(name):
     """`label=codes` was swallowed, and the loss was None."""
-    model = tiny()
+    model = make_generator()
     batch = inputs(model)
     with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
         model(**batch, **{name: batch["codes"]})
@@ -104,7 +91,7 @@ def test_forward_refuses_what_it_does_not_know(name):
 
 
 def test_class_dropout_acts_in_training_only():
-    model = tiny(class_dropout=0.999999, token_dropout=0.0, residual_dropout=0.0, ffn_dropout=0.0)
+    model = make_generator(class_dropout=0.999999, token_dropout=0.0, residual_dropout=0.0, ffn_dropout=0.0)
     batch = inputs(model)
     null = {"class_labels": torch.full((3,), 10), "codes": batch["codes"]}
     evaluated, unconditional = model(**batch).logits, model(**null).logits
@@ -115,7 +102,7 @@ def test_class_dropout_acts_in_training_only():
 @pytest.mark.parametrize("num_condition", [1, 3])
 def test_a_condition_is_a_prefix_of_embeddings(num_condition):
     """Every token sees it, none is taken for a part of it, and its null takes its place in training."""
-    model = tiny(class_dropout=0.999999, token_dropout=0.0, residual_dropout=0.0, ffn_dropout=0.0)
+    model = make_generator(class_dropout=0.999999, token_dropout=0.0, residual_dropout=0.0, ffn_dropout=0.0)
     model.condition_cos = 1.0
     codes = inputs(model)["codes"]
     condition = torch.randn(3, num_condition, 32).requires_grad_()
@@ -133,7 +120,7 @@ def test_a_condition_is_a_prefix_of_embeddings(num_condition):
 
 
 def test_a_class_is_a_condition_of_one_position():
-    model = tiny()
+    model = make_generator()
     batch = inputs(model)
     condition, null = model.embed_condition(batch["class_labels"])
     assert condition.shape == null.shape == (3, 1, 32)
@@ -143,7 +130,7 @@ def test_a_class_is_a_condition_of_one_position():
 
 
 def test_flat_codes_give_the_logits_of_the_next_code():
-    model = tiny(3)
+    model = make_generator(3)
     batch = inputs(model)
     logits = model(**batch).logits.flatten(1, 2)
     flat = batch["codes"].flatten(1)
@@ -175,7 +162,7 @@ def test_rotary_embedding_turns_by_row_and_by_column():
 
 
 def test_gradient_checkpointing_changes_nothing():
-    model = tiny(token_dropout=0.0, residual_dropout=0.0, ffn_dropout=0.0, class_dropout=0.0).train()
+    model = make_generator(token_dropout=0.0, residual_dropout=0.0, ffn_dropout=0.0, class_dropout=0.0).train()
     batch = inputs(model)
 
     def gradients():
@@ -190,7 +177,7 @@ def test_gradient_checkpointing_changes_nothing():
 
 
 def test_grouped_query_attention_equals_repeated_heads():
-    grouped, full = tiny(num_key_value_heads=1), tiny()
+    grouped, full = make_generator(num_key_value_heads=1), make_generator()
     state = grouped.state_dict()
     for name in [name for name in state if "qkv_proj" in name]:
         query, key, value = state[name].split([32, 16, 16])
@@ -214,7 +201,7 @@ def test_grids_and_sequences_convert_both_ways():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_save_and_load_through_the_auto_classes(tmp_path, dtype):
-    model = tiny(3, id2label={i: f"class {i}" for i in range(10)}, tokenizer_fingerprint="abc").to(dtype)
+    model = make_generator(3, id2label={i: f"class {i}" for i in range(10)}, tokenizer_fingerprint="abc").to(dtype)
     model.save_pretrained(tmp_path)
     config = AutoConfig.from_pretrained(tmp_path)
     assert type(config) is FARConfig and config.id2label[3] == "class 3" and config.tokenizer_fingerprint == "abc"
@@ -225,7 +212,7 @@ def test_save_and_load_through_the_auto_classes(tmp_path, dtype):
 
 
 def test_incomplete_or_broken_checkpoints_are_refused(tmp_path):
-    tiny().save_pretrained(tmp_path)
+    make_generator().save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     weights = load_file(path)
 
@@ -254,7 +241,7 @@ def test_incomplete_or_broken_checkpoints_are_refused(tmp_path):
 @pytest.mark.timeout(60)
 def test_a_configuration_that_asks_for_more_than_its_weights_hold_is_refused_at_once(tmp_path):
     """Nothing is allocated for it: that many parameters would not fit into any machine."""
-    tiny().save_pretrained(tmp_path)
+    make_generator().save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "hidden_size": 2**16, "intermediate_size": 2**18, "num_hidden_layers": 500}))
@@ -266,7 +253,7 @@ def test_a_configuration_that_asks_for_more_than_its_weights_hold_is_refused_at_
 
 
 def test_pickles_are_not_loaded(tmp_path):
-    model = tiny()
+    model = make_generator()
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match="pytorch_model.bin is a pickle, which is not loaded"):
@@ -300,13 +287,13 @@ def test_pickles_are_not_loaded(tmp_path):
 )
 def test_bad_configurations_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        tiny(**settings)
+        make_generator(**settings)
 
 
 def test_whole_numbers_are_numbers():
     """As some programs write JSON."""
-    assert tiny(rope_theta=10000).config.rope_theta == 10000.0
-    assert isinstance(tiny(rope_theta=10000, token_dropout=0).config.rope_theta, float)
+    assert make_generator(rope_theta=10000).config.rope_theta == 10000.0
+    assert isinstance(make_generator(rope_theta=10000, token_dropout=0).config.rope_theta, float)
 
 
 CONDITION = {"class_labels": None, "condition": torch.zeros(3, 2, 32)}
@@ -335,12 +322,12 @@ CONDITION = {"class_labels": None, "condition": torch.zeros(3, 2, 32)}
     ],
 )
 def test_bad_input_is_named(change, message):
-    model = tiny()
+    model = make_generator()
     with pytest.raises(ValueError, match=message):
         model(**inputs(model) | change)
 
 
 def test_config_on_disk_is_plain(tmp_path):
-    tiny().config.save_pretrained(tmp_path)
+    make_generator().config.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored["model_type"] == "far" and stored["intermediate_size"] == 256 and stored["num_key_value_heads"] == 2

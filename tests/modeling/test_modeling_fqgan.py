@@ -4,6 +4,7 @@
 import json
 
 import pytest
+import tiny
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
@@ -14,27 +15,14 @@ from fqgan_hf.modeling.blocks_fqgan import InPlaceResnetBlock2D, TransposedUpsam
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 
 
-def tiny(num_codebooks=2, levels=3, **kwargs) -> FQGANModel:
-    settings = {
-        "block_out_channels": (16,) * (levels - 1) + (32,),
-        "norm_num_groups": 8,
-        "layers_per_block": 1,
-        "latent_channels": 16,
-        "sample_size": 4 * 2 ** (levels - 1),
-        "num_codebooks": num_codebooks,
-        "codebook_size": 32,
-        "codebook_dim": 4,
-        "adapter_num_layers": 1,
-        "adapter_num_heads": 2,
-        "feature_num_layers": 1,
-        "feature_num_heads": 2,
-    }
-    return FQGANModel(**settings | kwargs).eval()
+def make_tokenizer(num_codebooks=2, levels=3, **settings) -> FQGANModel:
+    sizes = {"block_out_channels": (16,) * (levels - 1) + (32,), "sample_size": 4 * 2 ** (levels - 1)}
+    return tiny.tokenizer(num_codebooks, **{**sizes, **settings})
 
 
 @pytest.mark.parametrize("num_codebooks", [1, 2, 3, 4])
 def test_round_trip_shapes_for_every_k(num_codebooks):
-    model = tiny(num_codebooks)
+    model = make_tokenizer(num_codebooks)
     pixels = torch.rand(2, 3, 16, 16) * 2 - 1
     encoded = model.encode(pixels)
     assert encoded.codes.shape == (2, num_codebooks, 4, 4)
@@ -51,7 +39,7 @@ def test_round_trip_shapes_for_every_k(num_codebooks):
 
 @pytest.mark.parametrize("levels", [3, 4, 5, 6])
 def test_downsampling_factor_follows_the_levels(levels):
-    model = tiny(levels=levels)
+    model = make_tokenizer(levels=levels)
     factor = 2 ** (levels - 1)
     assert model.downsample_factor == factor
     codes = model.encode(torch.zeros(1, 3, 2 * factor, 3 * factor)).codes
@@ -59,7 +47,7 @@ def test_downsampling_factor_follows_the_levels(levels):
 
 
 def test_other_image_sizes_interpolate_the_positions():
-    model = tiny(feature_dims=(None, 8))
+    model = make_tokenizer(feature_dims=(None, 8))
     adapter = model.branches[0].adapter
     assert adapter.positions(4, 4) is adapter.position_embedding
     with torch.no_grad():  # grows by 1 a row and by 10 a column
@@ -75,9 +63,9 @@ def test_other_image_sizes_interpolate_the_positions():
 
 
 def test_one_codebook_has_no_adapter_unless_asked():
-    assert FQGANModel.from_config(tiny(1, adapter_num_layers=None).config).branches[0].adapter is None
-    assert tiny(1, adapter_num_layers=2).branches[0].adapter is not None
-    assert tiny(2, adapter_num_layers=None).config.adapter_num_layers == 6
+    assert FQGANModel.from_config(make_tokenizer(1, adapter_num_layers=None).config).branches[0].adapter is None
+    assert make_tokenizer(1, adapter_num_layers=2).branches[0].adapter is not None
+    assert make_tokenizer(2, adapter_num_layers=None).config.adapter_num_layers == 6
 
 
 def test_published_sizes():
@@ -88,7 +76,7 @@ def test_published_sizes():
 
 
 def test_training_losses_and_gradients_reach_every_weight():
-    model = tiny(3, feature_dims=(None, 8, 16)).train()
+    model = make_tokenizer(3, feature_dims=(None, 8, 16)).train()
     output = model(torch.rand(2, 3, 16, 16) * 2 - 1, return_losses=True)
     assert output.feature_predictions[0] is None
     assert [f.shape for f in output.feature_predictions[1:]] == [(2, 17, 8), (2, 17, 16)]
@@ -100,7 +88,7 @@ def test_training_losses_and_gradients_reach_every_weight():
 
 
 def test_representation_gradient_reaches_head_codebook_and_encoder():
-    model = tiny(2, feature_dims=(None, 8)).train()
+    model = make_tokenizer(2, feature_dims=(None, 8)).train()
     model(torch.rand(2, 3, 16, 16), return_losses=True).feature_predictions[1][:, 0].square().sum().backward()
     assert model.quantizer.embedding.grad[1].abs().sum() > 0
     assert not model.quantizer.embedding.grad[0].any()  # the visual codebook has no head
@@ -109,7 +97,7 @@ def test_representation_gradient_reaches_head_codebook_and_encoder():
 
 
 def test_gradient_checkpointing_changes_nothing():
-    model = tiny(feature_dims=(None, 8)).train()
+    model = make_tokenizer(feature_dims=(None, 8)).train()
     pixels = torch.rand(1, 3, 16, 16)
 
     def gradients():
@@ -126,7 +114,7 @@ def test_gradient_checkpointing_changes_nothing():
 
 
 def test_slicing_gives_the_same_images_a_few_at_a_time(monkeypatch):
-    model = tiny()
+    model = make_tokenizer()
     pixels = torch.rand(5, 3, 16, 16)
     plain = model(pixels)
     monkeypatch.setattr(modeling_fqgan, "SLICE_PIXELS", 2 * 16 * 16 + 1)
@@ -183,13 +171,13 @@ def test_other_activations_keep_the_librarys_residual_block():
     def classes(model):
         return {type(module) for module in model.modules() if isinstance(module, ResnetBlock2D)}
 
-    assert classes(tiny()) == {InPlaceResnetBlock2D}
-    assert classes(tiny(act_fn="gelu")) == {ResnetBlock2D}
+    assert classes(make_tokenizer()) == {InPlaceResnetBlock2D}
+    assert classes(make_tokenizer(act_fn="gelu")) == {ResnetBlock2D}
 
 
 @torch.no_grad()
 def test_channels_last_changes_nothing(transposed_upsampling):
-    model = tiny(3)
+    model = make_tokenizer(3)
     pixels = torch.rand(2, 3, 24, 32) * 2 - 1
     expected = model(pixels)
     model.to(memory_format=torch.channels_last)
@@ -209,7 +197,7 @@ def test_channels_last_changes_nothing(transposed_upsampling):
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_channels_last_stays_near_fp32(dtype, transposed_upsampling):
-    model = tiny()
+    model = make_tokenizer()
     codes = torch.randint(0, 32, (2, 2, 4, 4))
     expected = model.decode_codes(codes).sample
     model.to(dtype).to(memory_format=torch.channels_last)
@@ -218,13 +206,13 @@ def test_half_precision_channels_last_stays_near_fp32(dtype, transposed_upsampli
 
 
 def test_feature_heads_are_not_run_without_losses():
-    model = tiny(feature_dims=(None, 8))
+    model = make_tokenizer(feature_dims=(None, 8))
     model.feature_heads[1].register_forward_hook(lambda *_: pytest.fail("a feature head ran at inference"))
     model(torch.zeros(1, 3, 16, 16))
 
 
 def test_decode_codes_from_some_codebooks_fills_the_rest_with_the_mean_code():
-    model = tiny(2)
+    model = make_tokenizer(2)
     codes = torch.randint(0, 32, (2, 2, 4, 4))
     only_first = model.decode_codes(codes, codebooks=[0]).sample
     other = codes.clone()
@@ -241,7 +229,7 @@ def test_decode_codes_from_some_codebooks_fills_the_rest_with_the_mean_code():
 
 def test_decode_moves_latents_to_their_nearest_codes_without_the_quantizers_forward(monkeypatch):
     """`forward` may draw at random, as regularized quantizers do in training; decoding depends on the latents only."""
-    model = tiny(3)
+    model = make_tokenizer(3)
     latents = torch.randn(2, 12, 4, 5)
     rows = latents.unflatten(1, (3, 4)).permute(1, 0, 3, 4, 2).flatten(1, 3)
     codes = model.quantizer.nearest(rows).unflatten(1, (2, 4, 5)).transpose(0, 1)
@@ -253,7 +241,7 @@ def test_decode_moves_latents_to_their_nearest_codes_without_the_quantizers_forw
 
 
 def test_bf16_model_works_and_its_codes_are_those_of_its_own_latents():
-    model = tiny().to(torch.bfloat16)
+    model = make_tokenizer().to(torch.bfloat16)
     pixels = torch.rand(2, 3, 16, 16).bfloat16()
     output = model(pixels)
     assert output.sample.dtype == torch.bfloat16
@@ -278,30 +266,36 @@ def test_bf16_model_works_and_its_codes_are_those_of_its_own_latents():
         (lambda m: m.decode_codes(torch.full((1, 2, 4, 4), -1)), r"codes must be in \[0, 31\]"),
         (lambda m: m.decode_codes(torch.zeros(1, 2, 4, 4).long(), codebooks=[2]), r"codebooks must be .* \[0, 1\]"),
         (lambda m: m.decode_codes(torch.zeros(1, 2, 4, 4).long(), codebooks=[]), "codebooks must be"),
-        (lambda m: tiny(0), r"num_codebooks must be an integer in \[1, 64\], got 0"),
-        (lambda m: tiny(2, layers_per_block=10**9), r"layers_per_block must be an integer in \[1, 64\]"),
-        (lambda m: tiny(2, block_out_channels=16), "block_out_channels must be a list of 1 to 10 widths, got 16"),
-        (lambda m: tiny(2, block_out_channels=(16,) * 11), "block_out_channels must be a list of 1 to 10 widths"),
-        (lambda m: tiny(2, block_out_channels=(16, "16")), "block_out_channels must be an integer in"),
-        (lambda m: tiny(2, act_fn="rle"), "act_fn must be one of swish, silu, .*, got 'rle'"),
-        (lambda m: tiny(2, entropy_temperature=0), "entropy_temperature must be a number in"),
-        (lambda m: tiny(2, feature_dims=8), r"feature_dims must have one entry per codebook \(2\), got 8"),
+        (lambda m: make_tokenizer(0), r"num_codebooks must be an integer in \[1, 64\], got 0"),
+        (lambda m: make_tokenizer(2, layers_per_block=10**9), r"layers_per_block must be an integer in \[1, 64\]"),
+        (
+            lambda m: make_tokenizer(2, block_out_channels=16),
+            "block_out_channels must be a list of 1 to 10 .* got 16",
+        ),
+        (
+            lambda m: make_tokenizer(2, block_out_channels=(16,) * 11),
+            "block_out_channels must be a list of 1 to 10 widths",
+        ),
+        (lambda m: make_tokenizer(2, block_out_channels=(16, "16")), "block_out_channels must be an integer in"),
+        (lambda m: make_tokenizer(2, act_fn="rle"), "act_fn must be one of swish, silu, .*, got 'rle'"),
+        (lambda m: make_tokenizer(2, entropy_temperature=0), "entropy_temperature must be a number in"),
+        (lambda m: make_tokenizer(2, feature_dims=8), r"feature_dims must have one entry per codebook \(2\), got 8"),
         (lambda m: FQGANModel.from_config({"num_codebook": 3}), "no setting num_codebook: did you mean num_codebooks"),
-        (lambda m: tiny(2, sample_size=18), "sample_size must be a multiple of the downsampling factor 4"),
-        (lambda m: tiny(2, norm_num_groups=5), "divisible by norm_num_groups = 5"),
-        (lambda m: tiny(2, adapter_num_heads=5), "adapter_num_heads must divide"),
-        (lambda m: tiny(2, feature_dims=(8,)), r"feature_dims must have one entry per codebook \(2\)"),
-        (lambda m: tiny(2, feature_dims=(None, 7)), "feature_dims must be None or multiples"),
+        (lambda m: make_tokenizer(2, sample_size=18), "sample_size must be a multiple of the downsampling factor 4"),
+        (lambda m: make_tokenizer(2, norm_num_groups=5), "divisible by norm_num_groups = 5"),
+        (lambda m: make_tokenizer(2, adapter_num_heads=5), "adapter_num_heads must divide"),
+        (lambda m: make_tokenizer(2, feature_dims=(8,)), r"feature_dims must have one entry per codebook \(2\)"),
+        (lambda m: make_tokenizer(2, feature_dims=(None, 7)), "feature_dims must be None or multiples"),
     ],
 )
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
-        call(tiny())
+        call(make_tokenizer())
 
 
 def test_latents_that_are_not_finite_raise():
     """They were quantized to some code in silence."""
-    model = tiny()
+    model = make_tokenizer()
     pixels = torch.rand(2, 3, 16, 16)
     pixels[1, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="latents of these images are not finite: pixel_values hold NaN"):
@@ -314,7 +308,7 @@ def test_latents_that_are_not_finite_raise():
 
 
 def test_save_and_load(tmp_path):
-    model = tiny(3, feature_dims=(None, 8, 16))
+    model = make_tokenizer(3, feature_dims=(None, 8, 16))
     pixels = torch.rand(1, 3, 16, 16)
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -327,7 +321,7 @@ def test_save_and_load(tmp_path):
 
 
 def test_save_and_load_variant_dtype_and_shards(tmp_path):
-    model = tiny()
+    model = make_tokenizer()
     model.save_pretrained(tmp_path, variant="fp16")
     assert (tmp_path / "diffusion_pytorch_model.fp16.safetensors").is_file()
     half = FQGANModel.from_pretrained(tmp_path, variant="fp16", torch_dtype=torch.float16)
@@ -340,7 +334,7 @@ def test_save_and_load_variant_dtype_and_shards(tmp_path):
 
 
 def test_incomplete_or_broken_checkpoints_are_refused(tmp_path):
-    tiny().save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
     path = tmp_path / "diffusion_pytorch_model.safetensors"
     weights = load_file(path)
 
@@ -367,7 +361,7 @@ def test_incomplete_or_broken_checkpoints_are_refused(tmp_path):
 @pytest.mark.timeout(60)
 def test_a_configuration_that_asks_for_more_than_its_weights_hold_is_refused_at_once(tmp_path):
     """Nothing is allocated for it: that many parameters would not fit into any machine."""
-    tiny().save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "codebook_size": 2**24, "codebook_dim": 4096}))
@@ -376,7 +370,7 @@ def test_a_configuration_that_asks_for_more_than_its_weights_hold_is_refused_at_
 
 
 def test_damaged_shards_are_named(tmp_path):
-    tiny().save_pretrained(tmp_path, max_shard_size="50KB")
+    make_tokenizer().save_pretrained(tmp_path, max_shard_size="50KB")
     index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
     content = index.read_text()
     shard = sorted(tmp_path.glob("*-of-*.safetensors"))[1]
@@ -390,7 +384,7 @@ def test_damaged_shards_are_named(tmp_path):
 
 
 def test_pickles_are_not_loaded(tmp_path):
-    model = tiny()
+    model = make_tokenizer()
     model.save_config(tmp_path)
     torch.save(model.state_dict(), tmp_path / "diffusion_pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match="diffusion_pytorch_model.bin is a pickle, which is not loaded"):

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel
+from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor
 from fqgan_hf.hub import export as hub
 
 
@@ -69,18 +70,7 @@ save_file(results, "results.safetensors")
 
 def make_models(num_codebooks):
     torch.manual_seed(num_codebooks)
-    vqmodel = FQGANModel(
-        block_out_channels=(32, 32, 32), norm_num_groups=8, latent_channels=16, sample_size=16, layers_per_block=1,
-        num_codebooks=num_codebooks, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
-    ).eval()  # fmt: skip
-    config = FARConfig(
-        num_codebooks=num_codebooks, codebook_size=32, num_classes=10, grid_height=4, grid_width=4, hidden_size=32,
-        num_hidden_layers=2, num_attention_heads=2, num_head_layers=1,
-    )  # fmt: skip
-    transformer = FARForImageGeneration(config).eval()
-    for lm_head in transformer.lm_heads:  # zero when new: every code equally likely
-        torch.nn.init.normal_(lm_head.weight)
-    return vqmodel, transformer
+    return tiny.tokenizer(num_codebooks), tiny.generator(num_codebooks)
 
 
 @torch.no_grad()

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tiny
 import torch
 from PIL import Image
 
-from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel
+from fqgan_hf import FARPipeline
 
 
 NAMES = [
@@ -39,22 +40,18 @@ def make_pipeline(
     **processor,
 ) -> FARPipeline:
     torch.manual_seed(num_codebooks)
-    vqmodel = FQGANModel(
-        block_out_channels=(32, 32, 32), norm_num_groups=8, latent_channels=16, layers_per_block=1,
-        sample_size=4 * grid, num_codebooks=num_codebooks, codebook_size=32, codebook_dim=4, adapter_num_layers=1,
-        adapter_num_heads=2, feature_num_layers=1, feature_num_heads=2,
-        feature_dims=(None, 16, 16)[:num_codebooks] if num_codebooks in (2, 3) else None,
-    ).eval()  # fmt: skip
-    config = FARConfig(
-        num_codebooks=num_codebooks, codebook_size=32, num_classes=10, grid_height=grid, grid_width=grid,
-        hidden_size=hidden_size, num_hidden_layers=num_layers, num_attention_heads=hidden_size // 16,
-        num_head_layers=1, id2label=dict(enumerate(NAMES)),
-    )  # fmt: skip
-    transformer = FARForImageGeneration(config).eval()
-    for parameter in transformer.parameters():
-        if parameter.ndim == 2:  # large weights, so that the class matters (new output matrices are zero)
-            torch.nn.init.normal_(parameter, std=0.3)
-    return FARPipeline(vqmodel, transformer, FQGANImageProcessor(size=size, multiple_of=4, **processor))
+    taught = (None, 16, 16)[:num_codebooks] if num_codebooks in (2, 3) else None
+    return tiny.pipeline(
+        num_codebooks,
+        tokenizer_settings={"sample_size": 4 * grid, "feature_dims": taught},
+        processor_settings={"size": size, **processor},
+        grid_height=grid,
+        grid_width=grid,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=hidden_size // 16,
+        id2label=dict(enumerate(NAMES)),
+    )
 
 
 def make_picture(width: int = 40, height: int = 24, seed: int = 0) -> Image.Image:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
@@ -19,24 +20,8 @@ from fqgan_hf.training.data.crops import CROPS
 CLASSES = ("circle", "square", "stripes")
 NUM_IMAGES = 24
 
-TOKENIZER = {
-    "block_out_channels": [8, 16, 16],
-    "layers_per_block": 1,
-    "latent_channels": 16,
-    "norm_num_groups": 4,
-    "sample_size": 16,
-    "codebook_size": 32,
-    "codebook_dim": 4,
-    "adapter_num_layers": 1,
-    "adapter_num_heads": 2,
-}
-GENERATOR = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_head_layers": 1,
-}
+TOKENIZER = {**tiny.TOKENIZER, "block_out_channels": [8, 16, 16], "norm_num_groups": 4}
+GENERATOR = tiny.BACKBONE  # the codes tell the rest
 
 
 @pytest.fixture(autouse=True)

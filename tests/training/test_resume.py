@@ -15,8 +15,8 @@ from fqgan_hf.training.common.resuming import MANIFEST, list_checkpoints
 from fqgan_hf.training.data.codes import load_rows, shard_name
 from fqgan_hf.training.data.codes_manifest import CodesManifest
 
+from .common.test_checkpointing import checkpoint_hashes
 from .run_server import RunServer
-from .test_checkpointing import checkpoint_hashes
 
 
 NUM_STEPS = 27

@@ -12,7 +12,7 @@ from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.training.common.loop import GuardedUpdate, own_config_fields
 
-from .conftest import TOKENIZER
+from ..conftest import TOKENIZER
 
 
 def test_a_scaler_cannot_hide_a_loss_that_stays_nonfinite():

@@ -6,15 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import tiny
 import torch
 from torch import nn
 
 from fqgan_hf import (
-    FARConfig,
     FARForImageGeneration,
-    FARPipeline,
-    FQGANImageProcessor,
-    FQGANModel,
     FQGANPipeline,
     optimize,
 )
@@ -34,29 +31,12 @@ def products(request, monkeypatch):
     return request.param
 
 
-def make_vqmodel():
-    return FQGANModel(
-        block_out_channels=(32, 32, 32), norm_num_groups=8, latent_channels=16, sample_size=16, layers_per_block=1,
-        num_codebooks=2, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
-    ).eval()  # fmt: skip
-
-
 def make_transformer():
-    config = FARConfig(
-        num_codebooks=2, codebook_size=32, num_classes=10, grid_height=4, grid_width=4, hidden_size=64,
-        num_hidden_layers=2, num_attention_heads=2, num_head_layers=1,
-    )  # fmt: skip
-    model = FARForImageGeneration(config).eval()
-    for parameter in model.parameters():
-        if parameter.ndim == 2:  # large weights, so that class, position and earlier codes matter
-            nn.init.normal_(parameter, std=0.3)
-    return model
+    return tiny.generator(hidden_size=64)
 
 
 def make_pipeline():
-    pipe = FARPipeline(make_vqmodel(), make_transformer(), FQGANImageProcessor(size=16, multiple_of=4))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return tiny.pipeline(hidden_size=64)
 
 
 def logits(model):
@@ -130,7 +110,7 @@ def test_packed_pipeline_gives_the_same_images(products):
 
 
 def test_tokenizer_and_its_pipeline_keep_their_codes():
-    vqmodel = make_vqmodel()
+    vqmodel = tiny.tokenizer()
     pixels = torch.rand(2, 3, 16, 16) * 2 - 1
     expected = vqmodel.encode(pixels).codes
     assert torch.equal(optimize(vqmodel).encode(pixels).codes, expected)
@@ -168,7 +148,7 @@ def test_packed_weights_refuse_to_be_moved_or_cast(products, move):
         (make_transformer, {"dtype": "bf16"}, ValueError, "dtype must be None or one of .* got 'bf16'"),
         (make_transformer, {"dtype": torch.int8}, ValueError, "dtype must be None or one of"),
         (make_transformer, {"quantization": "int4"}, ValueError, "quantization must be one of .* got 'int4'"),
-        (make_vqmodel, {"quantization": "int8"}, ValueError, "needs a FARForImageGeneration on the CPU"),
+        (tiny.tokenizer, {"quantization": "int8"}, ValueError, "needs a FARForImageGeneration on the CPU"),
         (lambda: nn.Linear(1, 1), {}, TypeError, "model must be an FQGANModel, .* got Linear"),
     ],
 )

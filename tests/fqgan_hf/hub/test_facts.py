@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
 import fqgan_hf
-from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel, FQGANPipeline
+from fqgan_hf import FARConfig, FARPipeline, FQGANImageProcessor, FQGANModel, FQGANPipeline
 from fqgan_hf.hub.config_fields import config_fields
 from fqgan_hf.hub.facts import codebook_names, collect_facts, folder_kind, tokenizer_facts, weight_files
 from fqgan_hf.hub.kinds import KINDS, kind_in_config, kind_named, kind_of
@@ -24,26 +25,14 @@ from fqgan_hf.modeling.checkpoint_files import read_header
 
 def make_tokenizer(num_codebooks=2, **config):
     torch.manual_seed(num_codebooks)
-    return FQGANModel(
-        block_out_channels=(16, 16, 16), norm_num_groups=4, latent_channels=8, sample_size=16, layers_per_block=1,
-        num_codebooks=num_codebooks, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
-        feature_num_layers=1, feature_num_heads=2, **config,
-    )  # fmt: skip
-
-
-def make_generator(**config):
-    arguments = {
-        "num_codebooks": 2, "codebook_size": 32, "num_classes": 5, "grid_height": 4, "grid_width": 4,
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_head_layers": 1,
-    }  # fmt: skip
-    return FARForImageGeneration(FARConfig(**arguments | config))
+    return tiny.tokenizer(num_codebooks, **config)
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
     tokenizer = make_tokenizer(feature_dims=(None, 16))
-    generator = make_generator(tokenizer_fingerprint=tokenizer.fingerprint())
+    generator = tiny.generator(num_classes=5, tokenizer_fingerprint=tokenizer.fingerprint())
     FARPipeline(tokenizer, generator, FQGANImageProcessor(size=16, multiple_of=4)).save_pretrained(str(folder))
     return folder
 
@@ -93,8 +82,8 @@ class TestEqualToTheLoadedModel:
 
     @pytest.mark.parametrize("head", ["ar", "linear", "mlp"])
     def test_generator(self, head, tmp_path):
-        model = make_generator(
-            head_type=head, grid_width=6, id2label={0: "a, b", 1: "c", 2: "d", 3: "e", 4: "LABEL_4"}
+        model = tiny.generator(
+            num_classes=5, head_type=head, grid_width=6, id2label={0: "a, b", 1: "c", 2: "d", 3: "e", 4: "LABEL_4"}
         )
         model.save_pretrained(str(tmp_path))
         facts = collect_facts(tmp_path)

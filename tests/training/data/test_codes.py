@@ -18,7 +18,7 @@ from fqgan_hf.training.data.codes_manifest import CodesManifest
 from fqgan_hf.training.data.crops import CROPS, ten_crop, to_pixel_values
 from fqgan_hf.training.extract_codes import main as extract_codes
 
-from .conftest import NUM_IMAGES, TOKENIZER
+from ..conftest import NUM_IMAGES, TOKENIZER
 
 
 @pytest.fixture

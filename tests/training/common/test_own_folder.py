@@ -15,8 +15,8 @@ from fqgan_hf.training.data.codes import shard_name, write_shard
 from fqgan_hf.training.extract_codes import main as extract_codes
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 
-from .run_server import RunServer
-from .test_resume import finish
+from ..run_server import RunServer
+from ..test_resume import finish
 
 
 HOLD = """

@@ -15,17 +15,14 @@ import datasets
 import diffusers
 import numpy as np
 import pytest
+import tiny
 import torch
 import transformers
 from accelerate import PartialState
 from PIL import Image
 
 from fqgan_hf import (
-    FARConfig,
-    FARForImageGeneration,
     FARPipeline,
-    FQGANImageProcessor,
-    FQGANModel,
     SamplingSettings,
     generate_images,
 )
@@ -53,20 +50,9 @@ def fresh_state():
 def pipeline(tmp_path_factory):
     """Folder of a tiny pipeline of four classes."""
     torch.manual_seed(0)
-    tokenizer = FQGANModel(
-        block_out_channels=(16, 16, 16), norm_num_groups=4, latent_channels=8, sample_size=16, layers_per_block=1,
-        num_codebooks=2, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
-    ).eval()  # fmt: skip
-    config = FARConfig(
-        num_codebooks=2, codebook_size=32, num_classes=4, grid_height=4, grid_width=4, hidden_size=32,
-        num_hidden_layers=1, num_attention_heads=2, num_head_layers=1, intermediate_size=32, id2label=NAMES,
-        tokenizer_fingerprint=tokenizer.fingerprint(),
-    )  # fmt: skip
-    generator = FARForImageGeneration(config).eval()
-    for lm_head in generator.lm_heads:  # zero when new: every code equally likely
-        torch.nn.init.normal_(lm_head.weight)
+    pipe = tiny.pipeline(num_classes=4, num_hidden_layers=1, id2label=NAMES)
     folder = tmp_path_factory.mktemp("models") / "pipeline"
-    FARPipeline(tokenizer, generator, FQGANImageProcessor(size=16, multiple_of=4)).save_pretrained(str(folder))
+    pipe.save_pretrained(str(folder))
     return folder
 
 

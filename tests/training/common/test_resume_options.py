@@ -19,7 +19,7 @@ from fqgan_hf.training.train_far import main as train_far
 from fqgan_hf.training.train_fqgan import TrainFQGANArguments
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 
-from .run_server import RunServer
+from ..run_server import RunServer
 
 
 OPTIONS = {"disc_start": 1, "checkpointing_steps": 2, "lr_scheduler": "cosine", "max_train_steps": 4}

@@ -3,15 +3,12 @@
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 
 from fqgan_hf import (
-    FARConfig,
-    FARForImageGeneration,
     FARPipeline,
-    FQGANImageProcessor,
-    FQGANModel,
     FQGANPipeline,
     SamplingSettings,
     generate_images,
@@ -25,25 +22,14 @@ from fqgan_hf.pipelines.inference import generate_batches, image_generator, join
 def saved(tmp_path_factory):
     """A tokenizer without an image processor, one with it, a generator, and both as pipelines."""
     torch.manual_seed(0)
-    tokenizer = FQGANModel(
-        block_out_channels=(16, 16, 16), norm_num_groups=4, latent_channels=8, sample_size=16, layers_per_block=1,
-        num_codebooks=2, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
-    ).eval()  # fmt: skip
-    config = FARConfig(
-        num_codebooks=2, codebook_size=32, num_classes=4, grid_height=4, grid_width=4, hidden_size=32,
-        num_hidden_layers=1, num_attention_heads=2, num_head_layers=1, intermediate_size=32,
-        tokenizer_fingerprint=tokenizer.fingerprint(),
-    )  # fmt: skip
-    generator = FARForImageGeneration(config).eval()
-    for lm_head in generator.lm_heads:  # zero when new: every code equally likely
-        torch.nn.init.normal_(lm_head.weight)
-    processor = FQGANImageProcessor(size=16, multiple_of=4)
+    pipe = tiny.pipeline(num_classes=4, num_hidden_layers=1)
+    tokenizer, generator, processor = pipe.vqmodel, pipe.transformer, pipe.image_processor
     folder = tmp_path_factory.mktemp("models")
     tokenizer.save_pretrained(str(folder / "bare"))
     tokenizer.save_pretrained(str(folder / "tokenizer"))
     processor.save_pretrained(str(folder / "tokenizer"))
     generator.save_pretrained(str(folder / "generator"))
-    FARPipeline(tokenizer, generator, processor).save_pretrained(str(folder / "pipeline"))
+    pipe.save_pretrained(str(folder / "pipeline"))
     FQGANPipeline(tokenizer, processor).save_pretrained(str(folder / "codec"))
     return folder
 

@@ -26,7 +26,7 @@ from fqgan_hf.training.evaluation import main as evaluate
 
 
 CLASSES = ["dark", "bright"]
-RESULTS = Path(__file__).parents[2] / "docs" / "results"
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
 
 
 @pytest.fixture(scope="module")

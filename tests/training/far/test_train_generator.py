@@ -26,7 +26,7 @@ from fqgan_hf.training.far.loop import train_generator
 from fqgan_hf.training.far.sampling import SAMPLES_PER_CLASS
 from fqgan_hf.training.far.trainable import TrainableGenerator
 
-from .conftest import TOKENIZER
+from ..conftest import TOKENIZER
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,7 @@ from fqgan_hf.training.data.datasets import AugmentedImages
 from fqgan_hf.training.data.streaming import StreamedSamples, StreamLoader
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 
-from .test_checkpointing import checkpoint_hashes
+from ..common.test_checkpointing import checkpoint_hashes
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,10 @@ import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from fakehub import FakeHub
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -29,12 +29,7 @@ print(FARForImageGeneration.from_pretrained("tester/generator").config.tokenizer
 
 @pytest.fixture(scope="module")
 def fake_hub():
-    path = Path(__file__).resolve().parent.parent / "fakehub.py"
-    spec = importlib.util.spec_from_file_location("fakehub", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fakehub"] = module
-    spec.loader.exec_module(module)
-    with module.FakeHub() as hub:
+    with FakeHub() as hub:
         yield hub
 
 

@@ -19,8 +19,8 @@ from fqgan_hf.training.far.validation import validate
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_far import main as train_far
 
-from .conftest import TOKENIZER
-from .test_scripts import equal_up_to_rounding, launch
+from ..conftest import TOKENIZER
+from ..test_scripts import equal_up_to_rounding, launch
 
 
 @pytest.fixture(scope="module")

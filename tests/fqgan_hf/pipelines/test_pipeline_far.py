@@ -7,12 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 from PIL import Image
 
 import fqgan_hf
-from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImageProcessor, FQGANModel
+from fqgan_hf import FARPipeline, FQGANImageProcessor
 from fqgan_hf.pipelines.labels import resolve_labels
 
 
@@ -22,35 +23,9 @@ NAMES = {
 }  # fmt: skip
 
 
-def make_vqmodel(num_codebooks=2, **config):
-    arguments = {
-        "block_out_channels": (32, 32, 32), "norm_num_groups": 8, "latent_channels": 16, "sample_size": 16,
-        "layers_per_block": 1, "num_codebooks": num_codebooks, "codebook_size": 32, "codebook_dim": 4,
-        "adapter_num_layers": 1, "adapter_num_heads": 2,
-    }  # fmt: skip
-    return FQGANModel(**{**arguments, **config}).eval()
-
-
-def make_transformer(num_codebooks=2, **config):
-    arguments = {
-        "num_codebooks": num_codebooks, "codebook_size": 32, "num_classes": 10, "grid_height": 4, "grid_width": 4,
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_head_layers": 1, "id2label": NAMES,
-    }  # fmt: skip
-    model = FARForImageGeneration(FARConfig(**{**arguments, **config})).eval()
-    # Large weights, so that class, position and earlier codes matter (new output matrices are zero).
-    for parameter in model.parameters():
-        if parameter.ndim == 2:
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model
-
-
 def make_pipeline(num_codebooks=2):
     torch.manual_seed(num_codebooks)
-    vqmodel = make_vqmodel(num_codebooks)
-    transformer = make_transformer(num_codebooks, tokenizer_fingerprint=vqmodel.fingerprint())
-    pipe = FARPipeline(vqmodel, transformer, FQGANImageProcessor(size=16, multiple_of=4))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return tiny.pipeline(num_codebooks, id2label=NAMES)
 
 
 @pytest.fixture
@@ -284,15 +259,15 @@ class TestPairs:
     )
     def test_refused(self, tokenizer, generator, message):
         with pytest.raises(ValueError, match="do not belong together .*" + message):
-            FARPipeline(make_vqmodel(**tokenizer), make_transformer(**generator), FQGANImageProcessor(size=16))
+            FARPipeline(tiny.tokenizer(**tokenizer), tiny.generator(**generator), FQGANImageProcessor(size=16))
 
     def test_fingerprint_survives_half_precision(self):
-        vqmodel = make_vqmodel()
-        transformer = make_transformer(tokenizer_fingerprint=vqmodel.fingerprint())
+        vqmodel = tiny.tokenizer()
+        transformer = tiny.generator(tokenizer_fingerprint=vqmodel.fingerprint())
         FARPipeline(vqmodel.to(torch.bfloat16), transformer, FQGANImageProcessor(size=16))
 
     def test_a_component_replaced_later_is_checked_too(self, pipe):
-        pipe.vqmodel = make_vqmodel()  # other codebooks
+        pipe.vqmodel = tiny.tokenizer()  # other codebooks
         with pytest.raises(ValueError, match="do not belong together .*fingerprint"):
             pipe([1])
 
@@ -494,7 +469,7 @@ class TestSaving:
         assert reloaded.image_processor is processor
         assert reloaded.vqmodel.dtype == reloaded.transformer.dtype == torch.bfloat16
         with pytest.raises(ValueError, match="do not belong together"):
-            FARPipeline.from_pretrained(tmp_path, vqmodel=make_vqmodel())
+            FARPipeline.from_pretrained(tmp_path, vqmodel=tiny.tokenizer())
 
     def test_from_pipe(self, pipe):
         tokenizer = fqgan_hf.FQGANPipeline.from_pipe(pipe)

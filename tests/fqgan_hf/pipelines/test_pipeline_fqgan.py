@@ -3,20 +3,17 @@
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 from PIL import Image
 
-from fqgan_hf import FQGANImageProcessor, FQGANModel, FQGANPipeline
+from fqgan_hf import FQGANImageProcessor, FQGANPipeline
 
 
 def make_pipeline(num_codebooks=2, size=None, **config):
     torch.manual_seed(num_codebooks)
-    vqmodel = FQGANModel(
-        block_out_channels=(32, 32, 32), norm_num_groups=8, latent_channels=16, sample_size=16, layers_per_block=1,
-        num_codebooks=num_codebooks, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
-        **config,
-    ).eval()  # fmt: skip
+    vqmodel = tiny.tokenizer(num_codebooks, **config)
     return FQGANPipeline(vqmodel, FQGANImageProcessor(size=size, multiple_of=4))
 
 

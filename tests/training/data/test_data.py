@@ -13,7 +13,7 @@ from fqgan_hf.evaluation.images import BadImages, LabelledImages, ProcessedImage
 from fqgan_hf.training.data.crops import center_crop, random_crop, to_pixel_values
 from fqgan_hf.training.data.datasets import AugmentedImages, EpochSampler, split_indices
 
-from .conftest import CLASSES
+from ..conftest import CLASSES
 
 
 @pytest.fixture

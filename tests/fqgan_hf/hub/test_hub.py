@@ -1,7 +1,6 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Folders and cards as they go to the Hub, and the way there and back over HTTP."""
 
-import importlib.util
 import json
 import os
 import re
@@ -11,7 +10,9 @@ from pathlib import Path
 
 import jinja2
 import pytest
+import tiny
 import torch
+from fakehub import FakeHub
 from huggingface_hub import ModelCard
 from PIL import Image
 
@@ -19,7 +20,6 @@ import fqgan_hf
 import fqgan_hf.modeling
 from fqgan_hf import (
     CardInfo,
-    FARConfig,
     FARForImageGeneration,
     FARPipeline,
     FQGANImageProcessor,
@@ -38,37 +38,14 @@ CODE = {
 }
 
 
-def load_fakehub():
-    """tests/fakehub.py; pytest's importlib mode puts no folder of tests on the path."""
-    spec = importlib.util.spec_from_file_location("fakehub", Path(__file__).parent.parent / "fakehub.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fakehub"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 def make_models(num_codebooks=2):
-    torch.manual_seed(0)
-    vqmodel = FQGANModel(
-        block_out_channels=(32, 32, 32), norm_num_groups=8, latent_channels=16, sample_size=16, layers_per_block=1,
-        num_codebooks=num_codebooks, codebook_size=32, codebook_dim=4, adapter_num_layers=1, adapter_num_heads=2,
-    ).eval()  # fmt: skip
-    config = FARConfig(
-        num_codebooks=num_codebooks, codebook_size=32, num_classes=10, grid_height=4, grid_width=4, hidden_size=32,
-        num_hidden_layers=2, num_attention_heads=2, num_head_layers=1, tokenizer_fingerprint=vqmodel.fingerprint(),
-        id2label={i: f"digit_{i}" for i in range(10)},
-    )  # fmt: skip
-    transformer = FARForImageGeneration(config).eval()
-    for lm_head in transformer.lm_heads:  # zero when new: every code equally likely
-        torch.nn.init.normal_(lm_head.weight)
-    return vqmodel, transformer
+    pipe = make_pipeline(num_codebooks)
+    return pipe.vqmodel, pipe.transformer
 
 
 def make_pipeline(num_codebooks=2):
-    vqmodel, transformer = make_models(num_codebooks)
-    pipe = FARPipeline(vqmodel, transformer, FQGANImageProcessor(size=16, multiple_of=4))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    torch.manual_seed(0)
+    return tiny.pipeline(num_codebooks, id2label={i: f"digit_{i}" for i in range(10)})
 
 
 def data_files(folder: Path) -> set[str]:
@@ -360,7 +337,7 @@ def test_a_push_that_fails_leaves_nothing_behind(tmp_path):
     """An empty repository stayed on the Hub; the export of a killed push stayed in the temporary folder."""
     make_models()[0].save_pretrained(str(tmp_path / "tokenizer"))
     (tmp_path / "tmp").mkdir()
-    with load_fakehub().FakeHub() as fake:
+    with FakeHub() as fake:
         environment = {**fake.environment(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
         fake.refuses_commits = True
         assert run_python(PUSH_THAT_FAILS, environment, tmp_path).split() == ["HfHubHTTPError", "[]"]
@@ -391,7 +368,7 @@ def test_push_and_reload_by_name(tmp_path):
     with torch.no_grad():
         expected_grid = pipe.vqmodel.encode(torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16)).codes
 
-    with load_fakehub().FakeHub() as fake:
+    with FakeHub() as fake:
         messages = run_python(PUSH, fake.environment(tmp_path / "pusher"), tmp_path).splitlines()
         run_python(LOAD, fake.environment(tmp_path / "loader"), tmp_path)
         run_python(LOAD_WITHOUT_PACKAGE, fake.environment(tmp_path / "other loader"), tmp_path)
