@@ -32,11 +32,11 @@ def products(request, monkeypatch):
 
 
 def make_transformer():
-    return tiny.generator(hidden_size=64)
+    return tiny.generator(hidden_size=64, intermediate_size=None)
 
 
 def make_pipeline():
-    return tiny.pipeline(hidden_size=64)
+    return tiny.pipeline(hidden_size=64, intermediate_size=None)
 
 
 def logits(model):
