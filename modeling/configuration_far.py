@@ -99,8 +99,8 @@ class FARConfig(PreTrainedConfig):
         check_label_names(self.id2label)
         if kwargs.get("num_labels") is not None:  # the library makes that many names
             check_setting("num_labels", kwargs["num_labels"], SETTINGS["num_classes"])
-        for name in ("dtype", "torch_dtype"):
-            value = kwargs.get(name, getattr(self, name, None))
+        # `dtype` is a field of the library's; its old name may still come from a file, and warns when it is read.
+        for name, value in (("dtype", getattr(self, "dtype", None)), ("torch_dtype", kwargs.get("torch_dtype"))):
             if isinstance(value, str) and not isinstance(getattr(torch, value, None), torch.dtype):
                 raise ValueError(f"{name} must be a type of torch's tensors such as 'float32', got {value!r:.80}")
         if self.tokenizer_fingerprint is not None and not isinstance(self.tokenizer_fingerprint, str):
