@@ -1,9 +1,9 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Sampling codes: seconds a position of FAR-Base, plain and optimized, beside its peers and the memory's limit.
+"""Sampling codes: seconds per position of FAR-Base, plain and optimized, beside its peers and the memory's limit.
 
     python benchmarks/generation.py --threads 1 2 --batch_sizes 1 8 --output_dir docs/results
 
-All run in turns in one process, with random weights and guidance 2.0 (two rows an image). What is timed is a window of
+All run in turns in one process, with random weights and guidance 2.0 (two rows per image). What is timed is a window of
 positions in the middle of the image, where the attended prefix has its mean length.
 
     generate()      the same model as transformers' generation loop runs it, one code a step, plain `nn.Linear`
