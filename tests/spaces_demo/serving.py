@@ -48,6 +48,7 @@ def make_pipeline(
         grid_height=grid,
         grid_width=grid,
         hidden_size=hidden_size,
+        intermediate_size=None,
         num_hidden_layers=num_layers,
         num_attention_heads=hidden_size // 16,
         id2label=dict(enumerate(NAMES)),
