@@ -3,8 +3,8 @@
 
     python benchmarks/generation.py --threads 1 2 --batch_sizes 1 8 --output_dir docs/results
 
-All run in turns in one process, with random weights and guidance 2.0 (two rows per image). What is timed is a window of
-positions in the middle of the image, where the attended prefix has its mean length.
+All run in turns in one process, with random weights and guidance 2.0 (two rows per image). What is timed is a window
+of positions in the middle of the image, where the attended prefix has its mean length.
 
     generate()      the same model as transformers' generation loop runs it, one code a step, plain `nn.Linear`
     position loop   what `generate` takes by itself: a position at once, guidance before the output matrices
