@@ -6,7 +6,7 @@
 All run in turns in one process, with random weights and guidance 2.0 (two rows per image). What is timed is a window
 of positions in the middle of the image, where the attended prefix has its mean length.
 
-    generate()      the same model as transformers' generation loop runs it, one code a step, plain `nn.Linear`
+    generate()      the same model as transformers' generation loop runs it, one code per step, plain `nn.Linear`
     position loop   what `generate` takes by itself: a position at once, guidance before the output matrices
     compiled        the same after `model.compile()`, whose half minute at the first call does not count; if asked for
     fp32, bf16, int8   after `optimize(model)`, with `dtype=torch.bfloat16`, with `quantization="int8"`
