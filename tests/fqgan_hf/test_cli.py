@@ -11,11 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-import diffusers
 import pytest
 import tiny
 import torch
-import transformers
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -23,19 +21,6 @@ from fqgan_hf import FARConfig, FARForImageGeneration, FARPipeline, FQGANImagePr
 from fqgan_hf.cli import COMMANDS, build_parser, main
 from fqgan_hf.conversion import to_published_state_dict
 from fqgan_hf.failures import first_line
-
-
-LIBRARIES = (transformers.utils.logging, diffusers.utils.logging)
-
-
-@pytest.fixture(autouse=True)
-def library_logging():
-    """`main` silences the libraries for the rest of its process; other tests are in the same one."""
-    before = [library.get_verbosity() for library in LIBRARIES]
-    yield
-    for library, verbosity in zip(LIBRARIES, before, strict=True):
-        library.set_verbosity(verbosity)
-        library.enable_progress_bar()
 
 
 def make_tokenizer(num_codebooks=2, **settings):

@@ -13,16 +13,12 @@ import re
 import shutil
 import signal
 import time
-import warnings
 from pathlib import Path
 
-import diffusers
 import numpy as np
 import pytest
 import tiny
 import torch
-import transformers
-from accelerate import PartialState
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -34,7 +30,6 @@ from fqgan_hf.modeling.image_processing_fqgan import load_image
 from fqgan_hf.pipelines.inference import load_pipeline
 
 
-LIBRARIES = (transformers.utils.logging, diffusers.utils.logging)
 # No word is among them that would be a good place to write to elsewhere.
 HOSTILE_WORDS = [
     "", " ", "-1", "0", "1e9", "1e400", "nan", "inf", "-inf", "9" * 30, "9" * 5000, "0x10", "1_000", "١", "None",
@@ -45,18 +40,6 @@ HOSTILE_VALUES = [
     None, True, False, -1, 0, 1, 2, 3, 0.5, -0.5, 1e308, float("nan"), float("inf"), 10**9, 10**20, 2**63, "", "x",
     "1", [], [1], [[1]], ["x"], {}, {"a": 1}, [0] * 100, "../x", 1.0, "é" * 10,
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def as_before():
-    """`main` silences the libraries and sets accelerate's state up for the rest of its process."""
-    before = [library.get_verbosity() for library in LIBRARIES]
-    with warnings.catch_warnings():
-        yield
-    PartialState._reset_state()
-    for library, verbosity in zip(LIBRARIES, before, strict=True):
-        library.set_verbosity(verbosity)
-        library.enable_progress_bar()
 
 
 @pytest.fixture(scope="module")

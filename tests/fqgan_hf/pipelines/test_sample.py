@@ -12,12 +12,10 @@ import sys
 import time
 
 import datasets
-import diffusers
 import numpy as np
 import pytest
 import tiny
 import torch
-import transformers
 from accelerate import PartialState
 from PIL import Image
 
@@ -32,18 +30,6 @@ from fqgan_hf.pipelines.sample_run import SamplingRun
 
 
 NAMES = {0: "tench, Tinca tinca", 1: "crane", 2: "golden retriever", 3: "crane"}
-LIBRARIES = (transformers.utils.logging, diffusers.utils.logging)
-
-
-@pytest.fixture(autouse=True)
-def fresh_state():
-    """`main` sets accelerate's shared state up and silences the libraries for the rest of its process."""
-    before = [library.get_verbosity() for library in LIBRARIES]
-    yield
-    PartialState._reset_state()
-    for library, verbosity in zip(LIBRARIES, before, strict=True):
-        library.set_verbosity(verbosity)
-        library.enable_progress_bar()
 
 
 @pytest.fixture(scope="module")
