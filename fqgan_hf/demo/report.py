@@ -48,8 +48,8 @@ def tokenizer_figures(
     probes = linear_probe(model, train, encode_batches(model, reference.batches(batch_size=100)))
     by_name = {name: figures[name] for name in ("codes_used", "perplexity")}
     each = [
-        figures | {"linear_probe_accuracy": accuracy}
-        for figures, accuracy in zip(figures["each_codebook"], probes, strict=True)
+        alone | {"linear_probe_accuracy": accuracy}
+        for alone, accuracy in zip(figures["each_codebook"], probes, strict=True)
     ]
     kept = ("num_images", "num_codebooks", "codebook_size", "grid", "parameters", "training_only_parameters", "psnr",
             "classifier_accuracy", "frechet_distance", "overlap")  # fmt: skip

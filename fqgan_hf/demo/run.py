@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fqgan_hf.demo.digits import IMAGE_SIZE, JUDGE, TEACHER, load_digits, train_network, write_dataset
 from fqgan_hf.demo.report import (
@@ -38,6 +38,10 @@ from fqgan_hf.files import write_json
 from fqgan_hf.hub.facts import codebook_names
 from fqgan_hf.pipelines.inference import generate_images, join_pipeline
 from fqgan_hf.processes import ScriptRunner, cpu_threads
+
+
+if TYPE_CHECKING:
+    from fqgan_hf.pipelines.pipeline_far import FARPipeline
 
 
 # Everything that a run writes into its folder, and thus what the next run may remove there.
@@ -171,9 +175,9 @@ def run(output_dir: str | os.PathLike, seed: int = 0, quick: bool = False) -> di
     with cpu_threads(NUM_THREADS):
         num_images = 100 if quick else 500
         with demo.stage("evaluation", f"evaluating, with {num_images} generated digits"):
-            report, shown = _evaluate(demo, num_images)
-        with demo.stage("report", "writing models, pictures and the report"):
             pipe = join_pipeline(training / "tokenizer", training / "generator")
+            report, shown = _evaluate(demo, pipe, num_images)
+        with demo.stage("report", "writing models, pictures and the report"):
             real = report["judge"]["accuracy_on_held_out_digits"]
             save_image(reconstruction_picture(pipe, digits, report["tokenizer"], real), folder / "reconstruction.png")
             save_image(sample_picture(shown), folder / "samples.png")
@@ -187,7 +191,7 @@ def run(output_dir: str | os.PathLike, seed: int = 0, quick: bool = False) -> di
     return report
 
 
-def _evaluate(demo: Run, num_images: int) -> tuple[dict[str, Any], list[list[Any]]]:
+def _evaluate(demo: Run, pipe: "FARPipeline", num_images: int) -> tuple[dict[str, Any], list[list[Any]]]:
     """The report, and the generated digits to show: the evaluation of any model, on the digits and by the judge."""
     from fqgan_hf.evaluation.evaluate import Reference
     from fqgan_hf.evaluation.features import FeatureNetwork
@@ -204,7 +208,6 @@ def _evaluate(demo: Run, num_images: int) -> tuple[dict[str, Any], list[list[Any
     reference = Reference.measure(held_out, judge, resolution=IMAGE_SIZE)
     real = Reference.measure(train, judge, resolution=IMAGE_SIZE, num_images=NUM_REAL)
     taught = Reference.measure(held_out, FeatureNetwork(folder / "teacher"), resolution=IMAGE_SIZE)
-    pipe = join_pipeline(training / "tokenizer", training / "generator")
     settings = SamplingSettings(guidance_scale=GUIDANCE_SCALE)
     generator, shown = generator_figures(pipe, reference, judge, num_images, demo.seed, settings)
     labels = list(range(10)) * (num_images // 10)
