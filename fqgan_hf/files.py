@@ -123,27 +123,22 @@ def replace_path(finished: Path, path: Path) -> None:
 
 def check_writable(path: str | os.PathLike) -> None:
     """
-    Make sure, before the work for it is done, that a file can be written: by writing one beside it.
-
-    Folders that were created for that are removed again.
+    Make sure, before the work for it is done, that a file can be written: by writing one of its name, in a temporary
+    folder beside it or, with the folders that are missing, beside the first of those.
 
     Raises:
         OSError: It cannot; the message names `path`.
     """
-    path, missing = Path(path), []
-    try:
-        with named_errors(path):
-            _refuse_devices(path)
-            missing += [folder for folder in path.parents if not folder.exists()]
-            if (found := path.parents[len(missing)]).is_file():
-                raise NotADirectoryError(f"{found} is a file")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".tmp") as folder:
-                Path(folder, path.name).write_bytes(b"\0")
-    finally:
-        for folder in missing:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+    path = Path(path)
+    with named_errors(path):
+        _refuse_devices(path)
+        found = next(folder for folder in path.parents if os.path.lexists(folder))
+        if not found.is_dir():
+            raise NotADirectoryError(f"{found} is a file")
+        with tempfile.TemporaryDirectory(dir=found, prefix=".", suffix=".tmp") as folder:
+            trial = Path(folder, path.relative_to(found))
+            trial.parent.mkdir(parents=True, exist_ok=True)
+            trial.write_bytes(b"\0")
 
 
 def _refuse_devices(path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def test_check_writable_finds_what_writing_would_find(tmp_path, place):
     assert names(tmp_path) == ["file"]
     files.check_writable(tmp_path / "new" / "folder" / "a.png")
     assert names(tmp_path) == ["file"]
+
+
+def test_two_may_check_the_same_missing_folder_at_once(tmp_path):
+    """Neither creates a folder that the other relies on, nor removes it."""
+    path = tmp_path / "new" / "a.png"
+    with ThreadPoolExecutor(4) as pool:
+        for check in [pool.submit(files.check_writable, path) for _ in range(400)]:
+            check.result()
+    assert names(tmp_path) == []
 
 
 def test_devices_and_pipes_are_not_replaced_by_files(tmp_path):
