@@ -109,14 +109,15 @@ class TokenTransformer(nn.Module):
 class CodebookBranch(nn.Module):
     """From the shared trunk to one codebook's space: adapter (paper: factorized adapter), output convs, projection.
 
-    There is no residual connection around the adapter.
+    There is no residual connection around the adapter. The projection, to `latent_dim` channels, is left out where the
+    quantizer has one of its own and takes all `latent_channels`.
     """
 
     def __init__(
         self,
         dim: int,
         latent_channels: int,
-        codebook_dim: int,
+        latent_dim: int | None,
         num_layers: int,
         num_heads: int,
         grid: int,
@@ -126,7 +127,7 @@ class CodebookBranch(nn.Module):
         self.adapter = TokenTransformer(dim, num_layers, num_heads, grid) if num_layers > 0 else None
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, dim, eps=1e-6)
         self.conv_out = nn.Conv2d(dim, latent_channels, 3, padding=1)
-        self.quant_conv = nn.Conv2d(latent_channels, codebook_dim, 1)
+        self.quant_conv = nn.Identity() if latent_dim is None else nn.Conv2d(latent_channels, latent_dim, 1)
 
     def forward(self, trunk: torch.Tensor) -> torch.Tensor:
         """`(B, D, h, w)` -> `(B, d, h, w)`."""

@@ -26,13 +26,21 @@ SETTINGS = {
     "feature_num_layers": Setting(int, 1, 64),
     "feature_num_heads": Setting(int, 1, 1024),
     "entropy_temperature": Setting(float, 1e-6, 1e6),
+    "mask_ratio": Setting(float, 0.0, 1.0),
 }
+QUANTIZER_TYPES = ("nearest", "gumbel", "regularized")
+TOKEN_LOGITS = ("linear", "cosine")
 
 
 def check_config(config: Mapping[str, Any]) -> None:
     """Raise `ValueError` for a setting of the wrong type, out of bounds, or at odds with another."""
     for name, setting in SETTINGS.items():
         check_setting(name, config[name], setting)
+    for name, choices in (("quantizer_type", QUANTIZER_TYPES), ("token_logits", TOKEN_LOGITS)):
+        if config[name] not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {config[name]!r:.80}")
+    if not isinstance(config["mask_shared"], bool):
+        raise ValueError(f"mask_shared must be True or False, got {config['mask_shared']!r:.80}")
     channels, groups = config["block_out_channels"], config["norm_num_groups"]
     if not isinstance(channels, (list, tuple)) or not 1 <= len(channels) <= MAX_LEVELS:
         raise ValueError(f"block_out_channels must be a list of 1 to {MAX_LEVELS} widths, got {channels!r:.80}")

@@ -9,7 +9,6 @@ Shapes: B batch, K codebooks, d code dimension, f downsampling factor, h w grid 
 D width of the trunk's output, C latent channels. Codebooks come visual first, then semantic (mid, high).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, Encoder
 from diffusers.models.autoencoders.vq_model import VQModel
-from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
@@ -26,55 +24,13 @@ from .checkpoint_checks import require_complete, require_fitting_files
 from .checkpoint_files import weight_files
 from .configuration_checks import check_names
 from .configuration_fqgan import SETTINGS, check_config
-from .quantizer_fqgan import FactorizedQuantizer, FQGANLosses, maps_to_rows, rows_to_maps
+from .outputs_fqgan import FQGANEncoderOutput, FQGANOutput
+from .quantizer_fqgan import maps_to_rows, rows_to_maps
+from .quantizer_regularized import build_quantizer
 
 
 # Pixels of the images that one slice holds under `enable_slicing`: four of 256 x 256, one from 512 x 512 on.
 SLICE_PIXELS = 512 * 512
-
-
-@dataclass
-class FQGANEncoderOutput(BaseOutput):
-    """
-    Output of `FQGANModel.encode`.
-
-    Args:
-        latents (`torch.Tensor` of shape `(batch, num_codebooks * codebook_dim, height, width)`):
-            Quantized latents: the chosen unit code rows, codebook after codebook. The gradient passes straight through
-            to the encoder.
-        codes (`torch.LongTensor` of shape `(batch, num_codebooks, height, width)`):
-            Indices in [0, codebook_size).
-        losses (`FQGANLosses`, *optional*): Unweighted loss terms, when asked for.
-        feature_predictions (`tuple`, *optional*):
-            With `losses`: for each codebook `(batch, 1 + height * width, feature_dim)`, token 0 being the prediction
-            of the teacher's feature, or None where the codebook has no feature head.
-    """
-
-    latents: torch.Tensor
-    codes: torch.LongTensor
-    losses: FQGANLosses | None = None
-    feature_predictions: tuple[torch.Tensor | None, ...] | None = None
-
-
-@dataclass
-class FQGANOutput(BaseOutput):
-    """
-    Output of `FQGANModel.forward`.
-
-    Args:
-        sample (`torch.Tensor` of shape `(batch, out_channels, height, width)`): The reconstruction, about [-1, 1].
-        commit_loss (`torch.Tensor` of shape `()`, *optional*):
-            Sum over the codebooks of the codebook loss and 0.25 times the commitment loss, as `VQModel` gives it. None
-            unless `return_losses=True`.
-        codes (`torch.LongTensor` of shape `(batch, num_codebooks, height / f, width / f)`).
-        losses, feature_predictions: see `FQGANEncoderOutput`.
-    """
-
-    sample: torch.Tensor
-    commit_loss: torch.Tensor | None = None
-    codes: torch.LongTensor | None = None
-    losses: FQGANLosses | None = None
-    feature_predictions: tuple[torch.Tensor | None, ...] | None = None
 
 
 class FQGANModel(VQModel):
@@ -103,6 +59,14 @@ class FQGANModel(VQModel):
         feature_num_layers (`int`, *optional*, defaults to 3): Transformer blocks of each feature head.
         feature_num_heads (`int`, *optional*, defaults to 8): Attention heads of the feature heads.
         entropy_temperature (`float`, *optional*, defaults to 0.01): Softmax temperature in the entropy loss.
+        quantizer_type (`str`, *optional*, defaults to `"nearest"`):
+            `"nearest"`: the code of the largest cosine. `"regularized"` (Reg-VQ): the encoder gives a distribution
+            over the codes, of which training samples at a part of the positions. `"gumbel"`: at all of them. The codes
+            of an encoded image are the likeliest ones, whichever it is.
+        token_logits (`str`, *optional*, defaults to `"linear"`):
+            Of the last two: logits by a 1x1 convolution, `"linear"`, or scaled similarity to the codes, `"cosine"`.
+        mask_ratio (`float`, *optional*, defaults to 0.4): Share of positions that `"regularized"` samples, in [0, 1].
+        mask_shared (`bool`, *optional*, defaults to `True`): Whether the codebooks sample at the same positions.
 
     The plain `VQModel.from_pretrained` also "loads" such a checkpoint, but with a random codebook of its own: load
     with this class.
@@ -132,6 +96,10 @@ class FQGANModel(VQModel):
         feature_num_layers: int = 3,
         feature_num_heads: int = 8,
         entropy_temperature: float = 0.01,
+        quantizer_type: str = "nearest",
+        token_logits: str = "linear",
+        mask_ratio: float = 0.4,
+        mask_shared: bool = True,
     ):
         # Not VQModel.__init__: it would register its own arguments over ours and build another quantizer.
         super(VQModel, self).__init__()
@@ -155,13 +123,15 @@ class FQGANModel(VQModel):
         )
         # The trunk ends after the mid block: each codebook has its own output layers, in its branch.
         self.encoder.conv_norm_out = self.encoder.conv_act = self.encoder.conv_out = nn.Identity()
+        has_linear_logits = quantizer_type != "nearest" and token_logits == "linear"
+        latent_dim = None if has_linear_logits else codebook_dim
         self.branches = nn.ModuleList(
             CodebookBranch(
-                dim, latent_channels, codebook_dim, adapter_num_layers, adapter_num_heads, grid, norm_num_groups
+                dim, latent_channels, latent_dim, adapter_num_layers, adapter_num_heads, grid, norm_num_groups
             )
             for _ in range(num_codebooks)
         )
-        self.quantizer = FactorizedQuantizer(num_codebooks, codebook_size, codebook_dim, entropy_temperature)
+        self.quantizer = build_quantizer(self.config)
         self.feature_heads = nn.ModuleList(
             FeatureHead(codebook_dim, width, feature_num_layers, feature_num_heads, grid) if width else nn.Identity()
             for width in feature_dims or ()
@@ -203,13 +173,19 @@ class FQGANModel(VQModel):
         return self.quantizer.fingerprint()
 
     def encode_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Continuous latents before quantization: `(B, 3, H, W)` -> `(B, K, d, h, w)`, not normalised."""
+        """Continuous latents before quantization: `(B, 3, H, W)` -> `(B, K, d, h, w)`, not normalised; C for d where
+        logits are linear."""
         trunk = self.encoder(pixel_values)
         return torch.stack([branch(trunk) for branch in self.branches], dim=1)
 
     @apply_forward_hook
     def encode(
-        self, pixel_values: torch.Tensor, return_losses: bool = False, return_dict: bool = True
+        self,
+        pixel_values: torch.Tensor,
+        return_losses: bool = False,
+        return_dict: bool = True,
+        *,
+        generator: list[torch.Generator] | None = None,
     ) -> FQGANEncoderOutput | tuple:
         """
         Tokenize images.
@@ -218,13 +194,18 @@ class FQGANModel(VQModel):
             pixel_values (`torch.Tensor` of shape `(batch, in_channels, height, width)`): RGB in [-1, 1].
             return_losses (`bool`): Also compute the loss terms and the feature heads' predictions.
             return_dict (`bool`): Return an `FQGANEncoderOutput` rather than a tuple.
+            generator (`list[torch.Generator]`, *optional*):
+                One for each image: draw its codes as training draws them, rather than take the likeliest ones (ours).
 
         Raises:
-            ValueError: If the shape or dtype does not fit, a side is not divisible by the downsampling factor, or the
-                latents are not finite (unless `return_losses`).
+            ValueError: If the shape or dtype does not fit, a side is not divisible by the downsampling factor, the
+                latents are not finite (unless `return_losses`), or codes are to be drawn by a quantizer that has no
+                distribution, or with losses, or from another number of generators.
         """
         self._check_pixels(pixel_values)
-        if self.use_slicing and not return_losses:
+        if generator is not None:
+            output = self._encode_by_chance(pixel_values, return_losses, generator)
+        elif self.use_slicing and not return_losses:
             images = _images_per_slice(*pixel_values.shape[-2:])
             slices = [self._encode(part, False) for part in pixel_values.split(images)]
             output = FQGANEncoderOutput(
@@ -255,7 +236,19 @@ class FQGANModel(VQModel):
             codes=quantized.codes,
             losses=quantized.losses,
             feature_predictions=predictions,
+            sampling_distance=quantized.sampling_distance,
         )
+
+    @torch.no_grad()
+    def _encode_by_chance(
+        self, pixel_values: torch.Tensor, return_losses: bool, generators: list[torch.Generator]
+    ) -> FQGANEncoderOutput:
+        if self.config.quantizer_type == "nearest":
+            raise ValueError("generator must be None: a quantizer of type 'nearest' has no distribution to draw from")
+        if return_losses or not isinstance(generators, (list, tuple)) or len(generators) != len(pixel_values):
+            raise ValueError(f"generator must be a list of {len(pixel_values)}, one an image, without return_losses")
+        codes = self.quantizer.sample(self.encode_features(pixel_values), generators)
+        return FQGANEncoderOutput(latents=self.codes_to_latents(codes), codes=codes)
 
     @apply_forward_hook
     def decode(
@@ -357,10 +350,11 @@ class FQGANModel(VQModel):
         losses = encoded.losses
         output = FQGANOutput(
             sample=reconstruction,
-            commit_loss=None if losses is None else (losses.codebook + 0.25 * losses.commitment).sum(),
+            commit_loss=(losses.codebook + 0.25 * losses.commitment).sum() if hasattr(losses, "commitment") else None,
             codes=encoded.codes,
             losses=losses,
             feature_predictions=encoded.feature_predictions,
+            sampling_distance=encoded.sampling_distance,
         )
         return output if return_dict else output.to_tuple()
 
@@ -403,6 +397,9 @@ class FQGANModel(VQModel):
         `ValueError`, those of a local folder before anything is allocated.
         """
         with_info = kwargs.pop("output_loading_info", False)
+        for name in ("quantizer_type", "token_logits"):
+            if name in kwargs:
+                raise ValueError(f"{name} is the checkpoint's own and cannot be chosen, got {kwargs[name]!r}")
         kwargs["use_safetensors"] = True  # whatever is asked for (pipelines do): a pickle could run code
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         if folder.is_dir():

@@ -65,12 +65,16 @@ class QuantizerOutput:
             losses on the codes themselves.
         codes (`torch.LongTensor` of shape `(batch, num_codebooks, height, width)`): In [0, codebook_size).
         losses (`FQGANLosses`, *optional*): When asked for.
+        sampling_distance (`torch.Tensor` of shape `(batch, height, width)`, *optional*):
+            While training, of a quantizer that samples: squared distance from the sampled to the likeliest codes,
+            summed over the codebooks; 0 where they are the same.
     """
 
     latents: torch.Tensor
     codebook_latents: torch.Tensor
     codes: torch.Tensor
     losses: FQGANLosses | None = None
+    sampling_distance: torch.Tensor | None = None
 
 
 class FactorizedQuantizer(nn.Module):
@@ -79,8 +83,9 @@ class FactorizedQuantizer(nn.Module):
     The lookup runs in fp32 whatever the module's dtype: in bf16 about 6 % of the codes would flip.
 
     What the tokenizer asks of any quantizer: `forward` for training and encoding, `nearest` and `lookup` for decoding,
-    `normalized_codebooks`, `fingerprint`. One whose codes are those of the largest cosine keeps the search for them in
-    `code_search`; faster implementations take its place there (`kernels.cpu_kernels`), whatever the class.
+    `normalized_codebooks`, `fingerprint`; what the training asks: `latent_dim`. One whose codes are those of a largest
+    product keeps the search for them in `code_search`; faster implementations take its place there
+    (`kernels.cpu_kernels`), whatever the class.
 
     Args:
         num_codebooks (`int`): K.
@@ -98,6 +103,11 @@ class FactorizedQuantizer(nn.Module):
         self.code_search: CodeSearch = nearest_by_cosine
         self.embedding = nn.Parameter(torch.empty(num_codebooks, codebook_size, codebook_dim))
         self.reset_parameters()
+
+    @property
+    def latent_dim(self) -> int:
+        """Channels that the encoder gives for each codebook; those of a code where its output is to become one."""
+        return self.codebook_dim
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -159,13 +169,11 @@ class FactorizedQuantizer(nn.Module):
         self, z: torch.Tensor, rows: torch.Tensor, to_both: torch.Tensor, codebooks: torch.Tensor
     ) -> FQGANLosses:
         """`z`: unit vectors; `rows`, `to_both`: what they became; each `(K, P, d)`. `codebooks`: `(K, N, d)`."""
-        pairs = list(combinations(range(self.num_codebooks), 2))
-        overlaps = [(to_both[i] * to_both[j]).sum(-1).square().mean() for i, j in pairs]
         return FQGANLosses(
             codebook=(rows - z.detach()).square().mean(dim=(1, 2)),
             commitment=(rows.detach() - z).square().mean(dim=(1, 2)),
             entropy=torch.stack([self._entropy(z[k], codebooks[k]) for k in range(self.num_codebooks)]),
-            disentanglement=torch.stack(overlaps).mean() if pairs else z.new_zeros(()),
+            disentanglement=disentanglement(to_both),
         )
 
     def _entropy(self, z: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
@@ -189,6 +197,13 @@ class FactorizedQuantizer(nn.Module):
         digest = hashlib.sha256(repr(tuple(self.embedding.shape)).encode())
         digest.update(signs.numpy().tobytes())
         return digest.hexdigest()
+
+
+def disentanglement(rows: torch.Tensor) -> torch.Tensor:
+    """Of the unit code rows `(K, P, d)` of all codebooks: see `FQGANLosses`."""
+    pairs = list(combinations(range(len(rows)), 2))
+    overlaps = [(rows[i] * rows[j]).sum(-1).square().mean() for i, j in pairs]
+    return torch.stack(overlaps).mean() if pairs else rows.new_zeros(())
 
 
 def maps_to_rows(maps: torch.Tensor) -> torch.Tensor:
@@ -219,11 +234,11 @@ def nearest_by_cosine(latents: torch.Tensor, codebooks: torch.Tensor) -> torch.T
                 # The length of z changes no ranking, so it is not normalised here.
                 rows = latents[k, start : start + chunk].float()
                 found = torch.mm(rows, columns, out=similarity[: len(rows)])
-                codes[k, start : start + chunk] = _argmax_of_rows(found)
+                codes[k, start : start + chunk] = argmax_of_rows(found)
     return codes
 
 
-def _argmax_of_rows(matrix: torch.Tensor) -> torch.Tensor:
+def argmax_of_rows(matrix: torch.Tensor) -> torch.Tensor:
     """`matrix.argmax(-1)`, the first of equal values. torch's own reads a CPU's memory one element at a time."""
     if matrix.device.type != "cpu" or matrix.shape[1] % ARGMAX_BLOCK:
         return matrix.argmax(-1)
