@@ -11,20 +11,27 @@ latest).
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.failures import leave
+from fqgan_hf.files import read_json
+from fqgan_hf.hub.config_fields import config_fields
 from fqgan_hf.option_checks import check_at_least, option
 from fqgan_hf.training.common.arguments import (
     LPIPS_NAME,
     TEACHER_KINDS,
+    VGG19_NAME,
     WITHOUT_TEACHER,
     TrainingArguments,
+    load_model_config,
     parse_arguments,
     run_script,
 )
 from fqgan_hf.training.common.preflight import check_images, check_model, check_training
+from fqgan_hf.training.fqgan.loss_terms import needs_perceptual, resolve_weights
+from fqgan_hf.training.fqgan.regularization import check_prior
 
 
 @dataclass(kw_only=True)
@@ -44,10 +51,32 @@ class TrainFQGANArguments(ImageDataArguments, TrainingArguments):
 
     reconstruction_loss: Literal["l2", "l1"] = option("l2", "Reconstruction error of pixels.")
     reconstruction_weight: float = option(1.0, "Weight of the reconstruction error.")
-    codebook_weight: float = option(1.0, "Weight of the codebook loss of each codebook.")
-    commitment_weight: float = option(0.25, "Weight of the commitment loss of each codebook.")
-    entropy_weight: float = option(0.03, "Weight of the entropy loss of each codebook.")
+    codebook_weight: float | None = option(
+        None, "Weight of the codebook loss of each codebook; by default 1 where the quantizer has it."
+    )
+    commitment_weight: float | None = option(
+        None, "Weight of the commitment loss of each codebook; by default 0.25 where the quantizer has it."
+    )
+    entropy_weight: float | None = option(
+        None, "Weight of the entropy loss of each codebook; by default 0.03 for quantizer_type nearest, which has it."
+    )
+    prior_weight: float | None = option(
+        None,
+        "Weight of the KL of the codes in use to a prior, of each codebook; by default 0.05 for quantizer_type "
+        "regularized and 0 for gumbel, which have it.",
+    )
     disentanglement_weight: float = option(0.1, "Weight of the disentanglement between codebooks.")
+
+    prior: str | None = option(
+        None, "JSON file with the prior: a list of a probability for each code, or one such list for each codebook."
+    )
+    gumbel_temperature: float = option(1.0, "Of the gradient where codes are sampled, at the first step.")
+    gumbel_temperature_end: float | None = option(None, "At the last step; by default as at the first.")
+    softmax_temperature: float = option(1.0, "Of the gradient where codes are not sampled, at the first step.")
+    softmax_temperature_end: float | None = option(None, "At the last step; by default as at the first.")
+    temperature_schedule: Literal["constant", "linear", "cosine"] = option(
+        "constant", "How both temperatures go from the first step to the last."
+    )
 
     teachers: list[str] | None = option(
         None,
@@ -58,8 +87,19 @@ class TrainFQGANArguments(ImageDataArguments, TrainingArguments):
 
     perceptual_weight: float = option(1.0, "Weight of the perceptual loss; 0 for none.")
     perceptual_model: str = option(
-        "lpips", "`lpips` (VGG16; needs the package lpips), or a vision model: a Hub id or a folder."
+        "lpips",
+        "`lpips` (VGG16; needs the package lpips), `vgg19` (needs torchvision), or a vision model: Hub id or folder.",
     )
+    perceptual_layers: list[str] | None = option(
+        None,
+        "Layers of that network, by name, whose feature maps count; by default its hidden states, or VGG's relus.",
+    )
+    contrastive_weight: float = option(
+        0.0, "Weight of the contrastive loss between the patches of images and reconstructions, on its feature maps."
+    )
+    pcl_weight: float = option(0.0, "Weight of the probabilistic contrastive loss, where codes are sampled.")
+    pcl_temperature: float = option(0.07, "Temperature of both contrastive losses.")
+    pcl_num_patches: int = option(256, "Patches of an image that both draw from a feature map, at most.")
 
     disc_start: int = option(20000, "Step from which discriminator and tokenizer train against each other.")
     disc_weight: float = option(0.5, "Weight of the adversarial losses of both sides; 0 for no discriminator.")
@@ -86,11 +126,22 @@ class TrainFQGANArguments(ImageDataArguments, TrainingArguments):
         ImageDataArguments.__post_init__(self)
         TrainingArguments.__post_init__(self)
         check_at_least(
-            self, 0, "reconstruction_weight", "codebook_weight", "commitment_weight", "entropy_weight",
-            "disentanglement_weight", "representation_weight", "perceptual_weight", "disc_weight", "disc_start",
-            "lecam_weight", "warn_usage", "warn_perplexity", "warn_overlap",
+            self, 0, "reconstruction_weight", "codebook_weight", "commitment_weight", "entropy_weight", "prior_weight",
+            "disentanglement_weight", "representation_weight", "perceptual_weight", "contrastive_weight", "pcl_weight",
+            "disc_weight", "disc_start", "lecam_weight", "warn_usage", "warn_perplexity", "warn_overlap",
         )  # fmt: skip
-        check_at_least(self, 1, "max_resize_ratio", "disc_channels", "disc_num_layers", "usage_window")
+        check_at_least(
+            self, 1, "max_resize_ratio", "disc_channels", "disc_num_layers", "usage_window", "pcl_num_patches"
+        )
+        for name in ("gumbel_temperature", "softmax_temperature", "pcl_temperature"):
+            for end in ("", "_end"):
+                value = getattr(self, name + end, None)
+                if value is not None and not value > 0:
+                    raise ValueError(f"{name}{end} must be greater than 0, got {value}")
+        if self.temperature_schedule == "constant":
+            for name in ("gumbel_temperature_end", "softmax_temperature_end"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} needs --temperature_schedule linear or cosine")
         if self.disc_num_layers > 16:  # sees patches of some hundred thousand pixels
             raise ValueError(f"disc_num_layers must be at most 16, got {self.disc_num_layers}")
         if self.validation_split is not None and (self.dataset_name is None or self.validation_fraction > 0):
@@ -104,12 +155,27 @@ def check(args: TrainFQGANArguments) -> None:
     """Find what would end the run, before anything is imported for it."""
     check_training(args, "FQGANModel")
     check_images(args)
-    if args.perceptual_weight > 0 and args.perceptual_model != LPIPS_NAME:
+    if (config := _model_config(args)) is not None:
+        resolve_weights(args, config)
+        check_prior(args, config)
+    if needs_perceptual(args) and args.perceptual_model not in (LPIPS_NAME, VGG19_NAME):
         check_model("perceptual_model", args.perceptual_model)
     for spec in args.teachers or () if args.representation_weight > 0 else ():
         kind, _, name = spec.partition(":")
         if spec != WITHOUT_TEACHER:
             check_model("teachers", name if kind in TEACHER_KINDS else spec)
+
+
+def _model_config(args: TrainFQGANArguments) -> dict[str, Any] | None:
+    """Settings of the tokenizer, with the defaults of what is not said; None where only the Hub could tell."""
+    config, name = {}, args.pretrained_model_name_or_path
+    if name is not None:
+        if not Path(name).is_dir():
+            return None
+        config = read_json(Path(name, "config.json"))
+    elif args.model_config_name_or_path is not None:
+        config = load_model_config(args.model_config_name_or_path)
+    return {name: field.default for name, field in config_fields("FQGANModel").items()} | config
 
 
 def main(argv: list[str] | None = None) -> None:

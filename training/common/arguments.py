@@ -29,7 +29,7 @@ PRESETS = Path(__file__).parent.parent / "configs"
 ACCELERATE_CONFIGS = ("fsdp2",)  # beside the presets, for `accelerate launch --config_file`
 WITHOUT_TEACHER = "none"
 TEACHER_KINDS = ("clip", "dinov2")  # what may stand before a teacher's name, with a colon
-LPIPS_NAME = "lpips"
+LPIPS_NAME, VGG19_NAME = "lpips", "vgg19"
 
 Arguments = TypeVar("Arguments")
 

@@ -43,7 +43,11 @@ ON_RESUME: dict[str, OnResume] = {
         "train_batch_size gradient_accumulation_steps "
         "gradient_checkpointing compile skip_bad_images center_crop max_resize_ratio random_flip "
         "reconstruction_loss reconstruction_weight codebook_weight commitment_weight entropy_weight "
-        "disentanglement_weight perceptual_weight perceptual_model disc_start disc_adaptive_weight disc_loss "
+        "disentanglement_weight prior_weight prior perceptual_weight perceptual_model perceptual_layers "
+        "contrastive_weight pcl_weight pcl_temperature pcl_num_patches "
+        # The temperatures of a step follow from the step, the number of steps and these.
+        "gumbel_temperature gumbel_temperature_end softmax_temperature softmax_temperature_end temperature_schedule "
+        "disc_start disc_adaptive_weight disc_loss "
         "usage_window revive_dead_codes",
     ),
     **_named(

@@ -15,6 +15,7 @@ from torch import nn
 
 from fqgan_hf.evaluation.codebooks import codebook_overlap
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.training.fqgan.loss_terms import remedies
 
 
 @dataclass
@@ -48,6 +49,7 @@ class CodebookMonitor(nn.Module):
         min_usage (`float`): Warn below this share of the codes that could have occurred.
         min_perplexity (`float`): Warn below this perplexity, relative to the same number.
         max_overlap (`float`): Warn above this overlap between two codebooks.
+        remedies (`str`): What helps a codebook that collapses, in words; see `loss_terms.remedies`.
     """
 
     def __init__(
@@ -57,11 +59,13 @@ class CodebookMonitor(nn.Module):
         min_usage: float = 0.1,
         min_perplexity: float = 0.02,
         max_overlap: float = 0.9,
+        remedies: str = remedies({}),
     ):
         super().__init__()
         self.min_usage = min_usage
         self.min_perplexity = min_perplexity
         self.max_overlap = max_overlap
+        self.remedies = remedies
         counts = torch.zeros(num_codebooks, codebook_size, dtype=torch.int64)
         self.register_buffer("counts", counts)
         self.register_buffer("pending", counts.clone(), persistent=False)  # this process's, not yet in `counts`
@@ -104,8 +108,7 @@ class CodebookMonitor(nn.Module):
             if used < self.min_usage * possible or perplexity < self.min_perplexity * possible:
                 utilization.warnings.append(
                     f"codebook {k} collapses: {used} of {size} codes occurred at {positions} positions, "
-                    f"perplexity {perplexity:.1f}. --revive_dead_codes, a larger --entropy_weight or a smaller "
-                    "--learning_rate may help"
+                    f"perplexity {perplexity:.1f}. {self.remedies[0].upper()}{self.remedies[1:]}"
                 )
         for i in range(num_codebooks):
             for j in range(i + 1, num_codebooks):

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from fqgan_hf.training.train_fqgan import TrainFQGANArguments
 
 
+# Of shape (positions, codes), in fp32, for each codebook: the entropy term's probabilities and their logarithms; the
+# distribution that tokens are drawn from.
+MATRICES_KEPT = {"nearest": 2, "sampled": 1}
+
+
 @dataclass(frozen=True)
 class TokenizerNetworks:
     """
@@ -96,6 +101,10 @@ def describe_run(
     weights = TRAINED_BYTES * sum(trained.values()) + FROZEN_BYTES * sum(frozen.values())
     weights += AVERAGED_BYTES * (count_parameters(model) if args.use_ema else 0)
 
+    positions = args.train_batch_size * height * width
+    matrices = MATRICES_KEPT["nearest" if config.quantizer_type == "nearest" else "sampled"]
+    kept = 4 * matrices * config.num_codebooks * positions * config.codebook_size
+
     codebooks = "1 codebook" if config.num_codebooks == 1 else f"{config.num_codebooks} codebooks"
     per_image = f"{readable(before, 'FLOP')} per image"
     if after > before:
@@ -108,6 +117,8 @@ def describe_run(
             f"{config.num_codebooks} x {height}x{width} codes",
             "trained": f"{_listed(trained)} parameters",
             "frozen": f"{_listed(frozen)} parameters" if any(frozen.values()) else "nothing",
+            "quantizer": f"{config.quantizer_type}; {readable(kept, 'B')} per process of distributions over codes, "
+            "kept for the backward pass",
             **cost_lines(args, plan, per_image, total, weights),
         }
     )

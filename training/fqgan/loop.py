@@ -36,8 +36,10 @@ from fqgan_hf.training.data.datasets import AugmentedImages, split_indices
 from fqgan_hf.training.fqgan.adversary import Adversary, build_discriminator
 from fqgan_hf.training.fqgan.codebook_monitor import CodebookMonitor, revive_codes
 from fqgan_hf.training.fqgan.costs import TokenizerNetworks, describe_run, flops_per_image
+from fqgan_hf.training.fqgan.loss_terms import needs_perceptual, remedies
 from fqgan_hf.training.fqgan.losses import TokenizerLossWeights, representation_losses, tokenizer_loss
-from fqgan_hf.training.fqgan.perceptual import load_perceptual
+from fqgan_hf.training.fqgan.perceptual import load_perceptual, perceptual_losses
+from fqgan_hf.training.fqgan.regularization import prepare_quantizer, temperatures
 from fqgan_hf.training.fqgan.teachers import Teacher, add_feature_dims, load_teachers
 from fqgan_hf.training.fqgan.validation import validate
 
@@ -82,9 +84,10 @@ def train_tokenizer(accelerator: Accelerator, args: "TrainFQGANArguments", resum
     """Build, loop and save; `run_training` sees to the setup."""
     # Build
     with accelerator.main_process_first():  # frozen networks before all else: they may be out of reach
-        perceptual = load_perceptual(args.perceptual_model) if args.perceptual_weight > 0 else None
+        perceptual = load_perceptual(args.perceptual_model, args.perceptual_layers) if needs_perceptual(args) else None
         teachers = load_teachers(args.teachers) if args.representation_weight > 0 else []
     model = build_model(args, teachers)
+    weights = TokenizerLossWeights.from_arguments(args, model.config)
     resolution = args.resolution or model.config.sample_size
     model.grid_size(resolution, resolution)  # raises for a resolution that the tokenizer cannot encode
     discriminator = build_discriminator(args, resolution) if args.disc_weight > 0 else None
@@ -124,13 +127,14 @@ def train_tokenizer(accelerator: Accelerator, args: "TrainFQGANArguments", resum
     if discriminator is not None:
         adversary = Adversary(accelerator, args, plan, discriminator, bare_model.decoder.conv_out.weight)
     config = bare_model.config
-    monitor = CodebookMonitor(
-        config.num_codebooks, config.codebook_size, args.warn_usage, args.warn_perplexity, args.warn_overlap
-    )
+    thresholds = args.warn_usage, args.warn_perplexity, args.warn_overlap
+    monitor = CodebookMonitor(config.num_codebooks, config.codebook_size, *thresholds, remedies(config))
     monitor = accelerator.prepare_model(monitor, evaluation_mode=True)  # to place and to save: it has no parameters
     for network in filter(None, (perceptual, ema, *teachers)):
         network.to(accelerator.device)
-    weights = TokenizerLossWeights.from_arguments(args)
+    samples_codes = config.quantizer_type != "nearest"
+    if samples_codes:
+        prepare_quantizer(accelerator, bare_model.quantizer, args)
     first_step = load_checkpoint(accelerator, resume, state, plan.max_train_steps, ema) if resume else 0
     update = GuardedUpdate(accelerator, args)
 
@@ -140,16 +144,20 @@ def train_tokenizer(accelerator: Accelerator, args: "TrainFQGANArguments", resum
     for step, number, batch in training_batches(dataloader, plan, first_step):
         seed_step(plan, step, number, accelerator.process_index)
         adversarial = adversary is not None and step >= args.disc_start
+        if samples_codes:
+            bare_model.quantizer.set_temperatures(*temperatures(args, step, plan.max_train_steps))
         pixel_values = batch["pixel_values"]
         with accelerator.accumulate(*trained):
             output = model(pixel_values, return_losses=True)
             loss, scalars = tokenizer_loss(pixel_values, output, weights, args.reconstruction_loss)
             with accelerator.autocast():
-                distance = perceptual(pixel_values, output.sample) if perceptual else None
+                perceived = perceptual and perceptual_losses(
+                    perceptual, pixel_values, output.sample, output.sampling_distance, args
+                )
                 features = [teacher and accelerator.gather(teacher(pixel_values)) for teacher in teachers]
-            if perceptual is not None:
-                loss = loss + args.perceptual_weight * distance
-                scalars["loss/perceptual"] = distance.detach()
+            if perceived is not None:
+                loss = loss + perceived[0]
+                scalars.update(perceived[1])
             if teachers:
                 offset = accelerator.process_index * len(pixel_values)
                 term, more = representation_losses(output.feature_predictions, features, offset)

@@ -4,7 +4,7 @@
 Shapes: B batch, C channels, H W pixels, K codebooks, D feature width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fqgan_hf.modeling.modeling_fqgan import FQGANOutput
+from fqgan_hf.training.fqgan.loss_terms import resolve_weights
 
 
 Scalars = dict[str, torch.Tensor]
@@ -23,10 +24,11 @@ RECONSTRUCTION_LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss}
 @dataclass(frozen=True)
 class TokenizerLossWeights:
     """
-    Weights of the terms that need no other network; the defaults are the published ones.
+    Weights of the terms that need no other network; the defaults are the published ones of FQGAN.
 
-    `reconstruction` is the error on pixels. The others have the names of the quantizer's terms in `FQGANLosses`: that
-    name is what joins a term, its weight here, the option `--{name}_weight` and the log's `loss/{name}`.
+    `reconstruction` is the error on pixels. The others have the names of a quantizer's terms, in `FQGANLosses` for
+    example: that name joins a term, its weight here, the option `--{name}_weight` and the log's `loss/{name}`. Terms
+    that a quantizer does not have weigh nothing there.
 
     Source: arXiv 2411.16681, section 3 and its public configuration.
     """
@@ -36,11 +38,12 @@ class TokenizerLossWeights:
     commitment: float = 0.25
     entropy: float = 0.03
     disentanglement: float = 0.1
+    prior: float = 0.0
 
     @classmethod
-    def from_arguments(cls, args: Any) -> "TokenizerLossWeights":
-        """The weights that options give: of each field `{name}_weight`."""
-        return cls(**{field.name: getattr(args, f"{field.name}_weight") for field in fields(cls)})
+    def from_arguments(cls, args: Any, config: Mapping[str, Any]) -> "TokenizerLossWeights":
+        """The weights that the options give to the terms of a tokenizer's quantizer; see `resolve_weights`."""
+        return cls(reconstruction=args.reconstruction_weight, **resolve_weights(args, config))
 
 
 def tokenizer_loss(
