@@ -30,7 +30,7 @@ from fqgan_hf.training.common.arguments import (
     run_script,
 )
 from fqgan_hf.training.common.preflight import check_images, check_model, check_training
-from fqgan_hf.training.fqgan.loss_terms import needs_perceptual, resolve_weights
+from fqgan_hf.training.fqgan.loss_terms import loss_weights, needs_perceptual
 from fqgan_hf.training.fqgan.regularization import check_prior
 
 
@@ -156,7 +156,7 @@ def check(args: TrainFQGANArguments) -> None:
     check_training(args, "FQGANModel")
     check_images(args)
     if (config := _model_config(args)) is not None:
-        resolve_weights(args, config)
+        loss_weights(args, config)
         check_prior(args, config)
     if needs_perceptual(args) and args.perceptual_model not in (LPIPS_NAME, VGG19_NAME):
         check_model("perceptual_model", args.perceptual_model)

@@ -45,7 +45,7 @@ def test_search_in_blocks_is_argmax_with_the_first_of_equal_values(size):
     ties[0, 17] = torch.inf
     ties[1, 23] = torch.nan
     ties[2] = -torch.inf
-    assert torch.equal(quantizer_fqgan._argmax_of_rows(ties), ties.argmax(-1))
+    assert torch.equal(quantizer_fqgan.argmax_of_rows(ties), ties.argmax(-1))
 
 
 @pytest.mark.parametrize("codebook_size", [1000, 1024])

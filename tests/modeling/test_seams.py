@@ -11,7 +11,15 @@ import fqgan_hf.modeling
 
 FOLDER = Path(fqgan_hf.modeling.__file__).parent
 SHARED = ["transformer_blocks", "code_layout", "code_sampling", "conditioning"]
-TOKENIZER = ["blocks_fqgan", "quantizer_fqgan", "configuration_fqgan", "modeling_fqgan", "image_processing_fqgan"]
+TOKENIZER = [
+    "blocks_fqgan",
+    "quantizer_fqgan",
+    "quantizer_regularized",
+    "configuration_fqgan",
+    "outputs_fqgan",
+    "modeling_fqgan",
+    "image_processing_fqgan",
+]
 
 
 def siblings(module: str) -> set[str]:

@@ -36,8 +36,8 @@ from fqgan_hf.training.data.datasets import AugmentedImages, split_indices
 from fqgan_hf.training.fqgan.adversary import Adversary, build_discriminator
 from fqgan_hf.training.fqgan.codebook_monitor import CodebookMonitor, revive_codes
 from fqgan_hf.training.fqgan.costs import TokenizerNetworks, describe_run, flops_per_image
-from fqgan_hf.training.fqgan.loss_terms import needs_perceptual, remedies
-from fqgan_hf.training.fqgan.losses import TokenizerLossWeights, representation_losses, tokenizer_loss
+from fqgan_hf.training.fqgan.loss_terms import loss_weights, needs_perceptual, remedies
+from fqgan_hf.training.fqgan.losses import representation_losses, tokenizer_loss
 from fqgan_hf.training.fqgan.perceptual import load_perceptual, perceptual_losses
 from fqgan_hf.training.fqgan.regularization import prepare_quantizer, temperatures
 from fqgan_hf.training.fqgan.teachers import Teacher, add_feature_dims, load_teachers
@@ -87,7 +87,7 @@ def train_tokenizer(accelerator: Accelerator, args: "TrainFQGANArguments", resum
         perceptual = load_perceptual(args.perceptual_model, args.perceptual_layers) if needs_perceptual(args) else None
         teachers = load_teachers(args.teachers) if args.representation_weight > 0 else []
     model = build_model(args, teachers)
-    weights = TokenizerLossWeights.from_arguments(args, model.config)
+    weights = loss_weights(args, model.config)
     resolution = args.resolution or model.config.sample_size
     model.grid_size(resolution, resolution)  # raises for a resolution that the tokenizer cannot encode
     discriminator = build_discriminator(args, resolution) if args.disc_weight > 0 else None

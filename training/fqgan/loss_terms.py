@@ -1,7 +1,8 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Which loss terms a tokenizer's quantizer has, and what they weigh. Importing this file is cheap.
 
-Names are those of the fields of the quantizer's losses: `FQGANLosses`, `LinearTokenLosses`, `CosineTokenLosses`.
+A term's name is that of a field of the quantizer's losses (`FQGANLosses`, `LinearTokenLosses`, `CosineTokenLosses`).
+The name joins the term, its default weight here, the option `--{name}_weight` and the log's `loss/{name}`.
 """
 
 from collections.abc import Mapping
@@ -41,9 +42,9 @@ def default_weights(config: Mapping[str, Any]) -> dict[str, float]:
     return {**vector, "prior": PRIOR_WEIGHT if kind == "regularized" else 0.0, **ALWAYS}
 
 
-def resolve_weights(args: Any, config: Mapping[str, Any]) -> dict[str, float]:
+def loss_weights(args: Any, config: Mapping[str, Any]) -> dict[str, float]:
     """
-    The weight of each term that a quantizer has.
+    The weight of each term that needs no other network: of the error on pixels, and of those of the quantizer.
 
     Args:
         args: Options `{term}_weight`, None for the default, `prior`, `pcl_weight` and `revive_dead_codes`.
@@ -70,7 +71,8 @@ def resolve_weights(args: Any, config: Mapping[str, Any]) -> dict[str, float]:
     if args.revive_dead_codes and "codebook" not in weights:
         refuse("revive_dead_codes", True, f"{NO_VECTOR}, so codes have no place to be moved to. Use --prior_weight")
     given = {term: getattr(args, f"{term}_weight") for term in weights}
-    return {term: weights[term] if value is None else value for term, value in given.items()}
+    of_quantizer = {term: weights[term] if value is None else value for term, value in given.items()}
+    return {"reconstruction": args.reconstruction_weight, **of_quantizer}
 
 
 def remedies(config: Mapping[str, Any]) -> str:

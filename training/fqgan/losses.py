@@ -5,15 +5,14 @@ Shapes: B batch, C channels, H W pixels, K codebooks, D feature width.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import fields
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from fqgan_hf.modeling.modeling_fqgan import FQGANOutput
-from fqgan_hf.training.fqgan.loss_terms import resolve_weights
 
 
 Scalars = dict[str, torch.Tensor]
@@ -21,35 +20,10 @@ Scalars = dict[str, torch.Tensor]
 RECONSTRUCTION_LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss}
 
 
-@dataclass(frozen=True)
-class TokenizerLossWeights:
-    """
-    Weights of the terms that need no other network; the defaults are the published ones of FQGAN.
-
-    `reconstruction` is the error on pixels. The others have the names of a quantizer's terms, in `FQGANLosses` for
-    example: that name joins a term, its weight here, the option `--{name}_weight` and the log's `loss/{name}`. Terms
-    that a quantizer does not have weigh nothing there.
-
-    Source: arXiv 2411.16681, section 3 and its public configuration.
-    """
-
-    reconstruction: float = 1.0
-    codebook: float = 1.0
-    commitment: float = 0.25
-    entropy: float = 0.03
-    disentanglement: float = 0.1
-    prior: float = 0.0
-
-    @classmethod
-    def from_arguments(cls, args: Any, config: Mapping[str, Any]) -> "TokenizerLossWeights":
-        """The weights that the options give to the terms of a tokenizer's quantizer; see `resolve_weights`."""
-        return cls(reconstruction=args.reconstruction_weight, **resolve_weights(args, config))
-
-
 def tokenizer_loss(
     pixel_values: torch.Tensor,
     output: FQGANOutput,
-    weights: TokenizerLossWeights,
+    weights: Mapping[str, float],
     reconstruction: Literal["l2", "l1"] = "l2",
 ) -> tuple[torch.Tensor, Scalars]:
     """
@@ -58,7 +32,7 @@ def tokenizer_loss(
     Args:
         pixel_values (`torch.Tensor` of shape `(batch, 3, height, width)`): The images, in [-1, 1].
         output (`FQGANOutput`): Of the model, with `return_losses=True`.
-        weights (`TokenizerLossWeights`): A weight of 0 drops the term.
+        weights (`Mapping[str, float]`): By the term's name, see `loss_weights`; a weight of 0 drops the term.
         reconstruction (`str`): `"l2"` or `"l1"`, mean over pixels and channels.
 
     Returns:
@@ -69,16 +43,16 @@ def tokenizer_loss(
         ValueError: The quantizer gives a term that has no weight.
     """
     error = RECONSTRUCTION_LOSSES[reconstruction](output.sample.float(), pixel_values.float())
-    loss = weights.reconstruction * error
+    loss = weights["reconstruction"] * error
     scalars = {"loss/reconstruction": error.detach()}
     for name in (field.name for field in fields(output.losses)):
-        if not hasattr(weights, name):
+        if name not in weights:
             raise ValueError(
-                f"the quantizer's loss term {name!r} has no weight: {type(weights).__name__} needs a field of that "
-                f"name, and the training script an option {name}_weight"
+                f"the quantizer's loss term {name!r} has no weight: loss_terms.py needs a default for it, and the "
+                f"training script an option {name}_weight"
             )
         term = getattr(output.losses, name)
-        loss = loss + getattr(weights, name) * term.sum()
+        loss = loss + weights[name] * term.sum()
         if term.ndim == 0:
             scalars[f"loss/{name}"] = term.detach()
         else:

@@ -28,7 +28,7 @@ from fqgan_hf.training.common.loop import TrainingPlan
 from fqgan_hf.training.extract_codes import ExtractCodesArguments
 from fqgan_hf.training.far.costs import describe_run, flops_per_image
 from fqgan_hf.training.far.model import trainable_far
-from fqgan_hf.training.fqgan.losses import TokenizerLossWeights
+from fqgan_hf.training.fqgan.loss_terms import NEAREST, default_weights
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_far import main as train_far
 from fqgan_hf.training.train_fqgan import TrainFQGANArguments
@@ -41,7 +41,11 @@ SCRIPTS = (TrainFQGANArguments, ExtractCodesArguments, TrainFARArguments)
 
 def test_every_option_is_read():
     read = {"config"}  # the parser's own, tested below
-    read |= {f"{field.name}_weight" for field in fields(TokenizerLossWeights)}  # by name, see test_losses
+    terms = {*NEAREST, *default_weights({"quantizer_type": "regularized"})}
+    read |= {f"{term}_weight" for term in terms}  # by name, see test_losses
+    read |= {
+        f"{name}_temperature{end}" for name in ("gumbel", "softmax") for end in ("", "_end")
+    }
     for path in (path for folder in READERS for path in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args"):

@@ -6,14 +6,15 @@ from dataclasses import dataclass, fields
 from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 
 from fqgan_hf.modeling.modeling_fqgan import FQGANOutput
 from fqgan_hf.modeling.quantizer_fqgan import FQGANLosses
 from fqgan_hf.training.common.resuming import ON_RESUME
 from fqgan_hf.training.fqgan.discriminators import PatchDiscriminator
+from fqgan_hf.training.fqgan.loss_terms import loss_weights
 from fqgan_hf.training.fqgan.losses import (
-    TokenizerLossWeights,
     adaptive_weight,
     discriminator_loss,
     generator_loss,
@@ -21,6 +22,9 @@ from fqgan_hf.training.fqgan.losses import (
     tokenizer_loss,
 )
 from fqgan_hf.training.train_fqgan import TrainFQGANArguments
+
+
+PUBLISHED = {"reconstruction": 1.0, "codebook": 1.0, "commitment": 0.25, "entropy": 0.03, "disentanglement": 0.1}
 
 
 def make_output(sample: torch.Tensor) -> FQGANOutput:
@@ -36,7 +40,7 @@ def make_output(sample: torch.Tensor) -> FQGANOutput:
 @pytest.mark.parametrize(("kind", "error"), [("l2", 0.25), ("l1", 0.5)])
 def test_tokenizer_loss_is_the_published_sum(kind, error):
     pixels = torch.zeros(2, 3, 4, 4)
-    loss, scalars = tokenizer_loss(pixels, make_output(pixels + 0.5), TokenizerLossWeights(), kind)
+    loss, scalars = tokenizer_loss(pixels, make_output(pixels + 0.5), PUBLISHED, kind)
     torch.testing.assert_close(loss, torch.tensor(error + 0.3 + 0.25 * 1.2 + 0.03 * -3.0 + 0.1 * 0.5))
     assert scalars["loss/reconstruction"] == pytest.approx(error)
     assert scalars["loss/commitment/1"] == pytest.approx(0.8)
@@ -52,7 +56,7 @@ def test_each_weight_weighs_its_term():
     output = make_output(pixels + 0.5)
     terms = {"reconstruction": 0.25, "codebook": 0.3, "commitment": 1.2, "entropy": -3.0, "disentanglement": 0.5}
     for name, value in terms.items():
-        weights = TokenizerLossWeights(**{**dict.fromkeys(terms, 0.0), name: 2.0})
+        weights = {**dict.fromkeys(terms, 0.0), name: 2.0}
         assert tokenizer_loss(pixels, output, weights)[0].item() == pytest.approx(2 * value)
 
 
@@ -63,24 +67,66 @@ class MoreLosses(FQGANLosses):
     extra: torch.Tensor | None = None
 
 
-@dataclass(frozen=True)
-class MoreWeights(TokenizerLossWeights):
-    extra: float = 1.0
+QUANTIZERS = {
+    "nearest": {},
+    "gumbel": {"quantizer_type": "gumbel"},
+    "regularized": {"quantizer_type": "regularized"},
+    "regularized, cosine": {"quantizer_type": "regularized", "token_logits": "cosine"},
+}
 
 
-def test_every_term_of_the_quantizer_has_a_weight_and_an_option():
+def make_args(**changes) -> SimpleNamespace:
+    """Options as they are by default."""
+    defaults = {field.name: field.default for field in fields(TrainFQGANArguments)}
+    return SimpleNamespace(**{**defaults, **changes})
+
+
+@pytest.mark.parametrize("config", QUANTIZERS.values(), ids=QUANTIZERS)
+def test_every_term_of_the_quantizer_has_a_weight_and_an_option(config):
     """The name of the field joins quantizer, weights, options and log."""
-    terms = [field.name for field in fields(FQGANLosses)]
-    assert [field.name for field in fields(TokenizerLossWeights)] == ["reconstruction", *terms]
+    model = tiny.tokenizer(2, **config).train()
+    pixels = torch.rand(2, 3, 16, 16) * 2 - 1
+    output = model(pixels, return_losses=True)
+    terms = [field.name for field in fields(output.losses)]
     options = {field.name: field for field in fields(TrainFQGANArguments)}
-    for field in fields(TokenizerLossWeights):
-        assert options[f"{field.name}_weight"].default == field.default
-        assert f"{field.name}_weight" in ON_RESUME
+    for term in terms:
+        assert options[f"{term}_weight"].default == {"disentanglement": 0.1}.get(term)
+        assert f"{term}_weight" in ON_RESUME
+    assert set(loss_weights(make_args(), config)) == {"reconstruction", *terms}
     values = {name: 3.0 + i for i, name in enumerate(["reconstruction", *terms])}
-    args = SimpleNamespace(**{f"{name}_weight": value for name, value in values.items()})
-    assert TokenizerLossWeights.from_arguments(args) == TokenizerLossWeights(**values)
-    _, scalars = tokenizer_loss(torch.zeros(1, 3, 4, 4), make_output(torch.zeros(1, 3, 4, 4)), TokenizerLossWeights())
+    weights = loss_weights(make_args(**{f"{name}_weight": value for name, value in values.items()}), config)
+    assert weights == values
+    loss, scalars = tokenizer_loss(pixels, output, weights)
     assert {name.split("/")[1] for name in scalars} == {"reconstruction", *terms}
+    expected = sum(values[name.split("/")[1]] * value.item() for name, value in scalars.items())
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_default_weights_are_the_published_ones():
+    assert loss_weights(make_args(), {}) == PUBLISHED
+    assert loss_weights(make_args(), {"quantizer_type": "regularized"})["prior"] == 0.05
+    assert loss_weights(make_args(), {"quantizer_type": "gumbel"})["prior"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        ("nearest", {"prior_weight": 0.1}, r"prior_weight .*'nearest', got 0.1: the nearest code is no distribution"),
+        ("nearest", {"pcl_weight": 0.1}, r"pcl_weight .*got 0.1: no position is sampled"),
+        ("nearest", {"prior": "a.json"}, r"prior must not be set .*'a.json'"),
+        ("regularized", {"entropy_weight": 0.03}, r"entropy_weight .*'regularized' and linear logits, got 0.03: the "),
+        ("regularized", {"commitment_weight": 1.0}, r"commitment_weight .*no vector that could be committed"),
+        ("regularized", {"codebook_weight": 1.0}, r"codebook_weight .*no vector that could be committed"),
+        ("regularized", {"revive_dead_codes": True}, r"revive_dead_codes .*codes have no place to be moved to"),
+        ("gumbel", {"entropy_weight": 0.03}, r"entropy_weight .*'gumbel'.*would weigh it twice"),
+        ("regularized, cosine", {"entropy_weight": 0.03}, r"entropy_weight .*cosine logits.*would weigh it twice"),
+    ],
+)
+def test_what_a_quantizer_does_not_have_is_refused_by_name(config, options, message):
+    with pytest.raises(ValueError, match=message):
+        loss_weights(make_args(**options), QUANTIZERS[config])
+    zeros = {name: 0.0 for name in options if name.endswith("_weight")}
+    assert loss_weights(make_args(**zeros), QUANTIZERS[config])  # nothing is asked for
 
 
 @pytest.mark.parametrize(
@@ -91,16 +137,11 @@ def test_every_term_of_the_quantizer_has_a_weight_and_an_option():
 def test_a_new_term_of_a_quantizer_is_taken_up_by_its_name(extra, logged):
     pixels = torch.zeros(1, 3, 4, 4)
     output = make_output(pixels)
-    before, _ = tokenizer_loss(pixels, output, TokenizerLossWeights())
+    before, _ = tokenizer_loss(pixels, output, PUBLISHED)
     output.losses = MoreLosses(**vars(output.losses), extra=extra)
     with pytest.raises(ValueError, match=r"loss term 'extra' has no weight.* an option extra_weight"):
-        tokenizer_loss(pixels, output, TokenizerLossWeights())
-    names = [field.name for field in fields(TokenizerLossWeights)]
-    args = SimpleNamespace(**{f"{name}_weight": getattr(TokenizerLossWeights(), name) for name in names})
-    with pytest.raises(AttributeError, match="extra_weight"):
-        MoreWeights.from_arguments(args)
-    args.extra_weight = 0.5
-    loss, scalars = tokenizer_loss(pixels, output, MoreWeights.from_arguments(args))
+        tokenizer_loss(pixels, output, PUBLISHED)
+    loss, scalars = tokenizer_loss(pixels, output, {**PUBLISHED, "extra": 0.5})
     assert loss.item() == pytest.approx(before.item() + 0.5 * 7.0)
     assert {name: value.item() for name, value in scalars.items() if "extra" in name} == logged
 

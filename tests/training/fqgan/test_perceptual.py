@@ -2,6 +2,7 @@
 """Perceptual distances on a local backbone; what happens where LPIPS cannot be had."""
 
 import sys
+from functools import partial
 from types import ModuleType
 from urllib.error import URLError
 
@@ -76,27 +77,29 @@ def test_lpips_without_its_weights(monkeypatch):
         load_perceptual("lpips")
 
 
-def test_lpips_dropout_stays_off(monkeypatch):
-    class Network(torch.nn.Module):
-        def __init__(self, net, verbose):
-            super().__init__()
-            assert net == "vgg"
-            self.linear = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Conv2d(3, 1, 1))
+@pytest.fixture
+def random_lpips(monkeypatch):
+    """The package's own network, with random weights in place of the download."""
+    lpips = pytest.importorskip("lpips")
+    monkeypatch.setattr(lpips, "LPIPS", partial(lpips.LPIPS, pnet_rand=True))
+    return load_perceptual("lpips")
 
-        def forward(self, one, other):
-            return self.linear((one - other).square()).mean((2, 3), keepdim=True)
 
-    package = ModuleType("lpips")
-    package.LPIPS = Network
-    monkeypatch.setitem(sys.modules, "lpips", package)
-    state = torch.get_rng_state()
-    distance = load_perceptual("lpips").train()
-    assert torch.equal(torch.get_rng_state(), state)
+def test_lpips_is_that_of_the_package(random_lpips, images):
+    expected = random_lpips.network(images.flip(0), images).mean()
+    torch.testing.assert_close(random_lpips(images, images.flip(0)), expected, rtol=1e-4, atol=1e-7)
+    assert [map_.shape[1] for map_ in random_lpips.features(images)] == [64, 128, 256, 512, 512]
+
+
+def test_lpips_dropout_stays_off(random_lpips, images, monkeypatch):
+    distance = random_lpips.train()
+    assert any(isinstance(module, torch.nn.Dropout) for module in distance.modules())
     assert not any(module.training for module in distance.modules())
     assert not any(parameter.requires_grad for parameter in distance.parameters())
-    images = torch.rand(2, 3, 8, 8)
-    assert distance(images, images + 1) == distance(images, images + 1)
-    assert distance(images, images + 1).shape == ()
+    assert distance(images, images.flip(0)) == distance(images, images.flip(0))
+    state = torch.get_rng_state()
+    load_perceptual("lpips")
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.hub
