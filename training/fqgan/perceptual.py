@@ -5,6 +5,7 @@ A network gives the maps of some of its layers, as unit vectors at every positio
 them. Networks here are frozen and always in evaluation mode: LPIPS has dropout, which training must not switch on.
 """
 
+import contextlib
 import difflib
 import math
 import warnings
@@ -156,6 +157,10 @@ class VGG19(PerceptualNetwork):
         return maps
 
 
+class _AllSeen(Exception):  # noqa: N818 - ends a forward pass early, and is no error
+    """All layers that were asked for have given their output."""
+
+
 class FeatureDistance(PerceptualNetwork, FrozenVisionModel):
     """
     LPIPS without its learned weights, on the feature maps of a vision model of transformers.
@@ -165,7 +170,9 @@ class FeatureDistance(PerceptualNetwork, FrozenVisionModel):
 
     Args:
         name (`str`): Hub id or local folder.
-        layers (`Sequence[str]`, *optional*): Names of its modules, whose outputs count; its hidden states without it.
+        layers (`Sequence[str]`, *optional*):
+            Names of its modules, whose outputs count; its hidden states without it. What comes after the last of them
+            is not computed.
 
     Raises:
         OSError: It cannot be loaded.
@@ -178,7 +185,7 @@ class FeatureDistance(PerceptualNetwork, FrozenVisionModel):
         FrozenVisionModel.__init__(self, name, "perceptual_model")
         if not hasattr(self.model.config, "image_size"):
             self.size = None
-        self.layers = layers
+        self.layers = None if layers is None else list(dict.fromkeys(layers))
         self._outputs: dict[str, torch.Tensor] = {}
         modules = dict(self.model.named_modules())
         for layer in layers or ():
@@ -189,19 +196,24 @@ class FeatureDistance(PerceptualNetwork, FrozenVisionModel):
         maps = self.features(torch.zeros(1, 3, *(self.size or (64, 64))))
         if not maps:
             raise ValueError(f"perceptual_model: {name!r} must be a vision model with hidden states")
+        if layers and len(maps) < len(self.layers):
+            raise ValueError(f"perceptual_layers: not all of {self.layers} have an output in {name!r}")
 
     def _keep(self, layer: str):
         def hook(module: nn.Module, inputs: tuple, output) -> None:
             self._outputs[layer] = output[0] if isinstance(output, tuple) else output
+            if len(self._outputs) == len(self.layers):
+                raise _AllSeen
 
         return hook
 
     def features(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
         prepared = self.preprocess(pixel_values, self.size, mode="bilinear")
-        stages = self.model(prepared, output_hidden_states=self.layers is None)
         if self.layers is None:
-            found = dict(enumerate(stages.hidden_states or ()))
+            found = dict(enumerate(self.model(prepared, output_hidden_states=True).hidden_states or ()))
         else:
+            with contextlib.suppress(_AllSeen):
+                self.model(prepared)
             found, self._outputs = self._outputs, {}
         return [F.normalize(_as_map(stage, name).float(), dim=1) for name, stage in found.items()]
 
