@@ -97,8 +97,8 @@ class RegularizedQuantizer(FactorizedQuantizer):
         self.pool_counts: Callable[[torch.Tensor], torch.Tensor] = nn.Identity()
         if linear_dim is not None:
             bound = linear_dim**-0.5  # as `nn.Conv2d` begins
-            weight = torch.empty(num_codebooks, codebook_size, linear_dim)
-            self.logit_weight = nn.Parameter(nn.init.uniform_(weight, -bound, bound))
+            self.logit_weight = nn.Parameter(torch.empty(num_codebooks, codebook_size, linear_dim))
+            nn.init.uniform_(self.logit_weight, -bound, bound)
             self.logit_bias = nn.Parameter(torch.zeros(num_codebooks, codebook_size))
         else:
             self.register_parameter("logit_weight", None)
@@ -257,12 +257,12 @@ class RegularizedQuantizer(FactorizedQuantizer):
     def _prior_divergence(self, counts: torch.Tensor) -> torch.Tensor:
         """KL(P_post || prior) of counts `(K, N)`, over all processes."""
         pooled = self.pool_counts(counts.detach())
-        total = pooled.sum(-1, keepdim=True)
+        log_prior, total = self.log_prior.float(), pooled.sum(-1, keepdim=True)
         post = pooled / total
-        value = (torch.xlogy(post, post) - post * self.log_prior).sum(-1)
+        value = (torch.xlogy(post, post) - post * log_prior).sum(-1)
         # d KL / d p_n = log(p_n / prior_n), up to a constant that no softmax can follow. It is infinite where a code
         # did not occur; such a code counts half an occurrence here (ours).
-        slope = post.clamp(min=0.5 / total).log() - self.log_prior
+        slope = post.clamp(min=0.5 / total).log() - log_prior
         frequencies = counts / counts.detach().sum(-1, keepdim=True)
         return value + ((frequencies - frequencies.detach()) * slope).sum(-1)
 

@@ -1,19 +1,23 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Rerun the paper's ablations on any image dataset: Table 3, the tokenizer's parts, and Table 4, the generator's head.
+"""Rerun the papers' ablations on any image dataset: FQGAN's Table 3, the tokenizer's parts, its Table 4, the
+generator's head, and the steps of Reg-VQ.
 
     python -m fqgan_hf.training.ablation.ablate table3 --dataset path/to/cifar10 --feature_extractor path/to/network \
         --output_dir outputs/ablation --seeds 0 1 2 --jobs 2
     python -m fqgan_hf.training.ablation.ablate table4 --dataset path/to/cifar10 --feature_extractor path/to/network \
         --output_dir outputs/ablation --tokenizer outputs/ablation/table3/both-seed0/model --seeds 0 1 2 --jobs 2
+    python -m fqgan_hf.training.ablation.ablate regvq --dataset path/to/cifar10 --feature_extractor path/to/network \
+        --output_dir outputs/ablation --results_dir docs/results --seeds 0 1 2 --jobs 2
 
 All arms of a table get the same data, steps, batches, learning rate and seeds. Every run is one call of the training
 script in a process of its own, followed by an evaluation on held-out images, and ends in
 `output_dir/table3/ARM-seedN/result.json`. An ablation that was killed continues where it was when it is started again:
 finished runs are kept, the others resume from their checkpoints (after `kill -9`, first end the trainings that it left
 behind). The table is rewritten from all results that are there, so that later calls can add arms and seeds. It goes to
-`results_dir` as markdown, JSON (one record per run) and a plot, beside the paper's own figures.
+`results_dir` as markdown, JSON (one record per run) and a plot, beside the paper's own figures. What of `regvq` is in
+the JSON there is done, wherever it ran.
 
-Source: arXiv 2411.16681, Tables 3 and 4.
+Source: arXiv 2411.16681, Tables 3 and 4; arXiv 2303.06424, its ablation, mask ratios and codebook sizes.
 """
 
 import contextlib
@@ -26,6 +30,7 @@ from typing import Any, Literal
 
 from fqgan_hf.failures import leave
 from fqgan_hf.option_checks import check_at_least, check_seed, check_values, option
+from fqgan_hf.training.ablation.regvq_arms import REGVQ
 from fqgan_hf.training.ablation.report import TABLE3, TABLE4
 from fqgan_hf.training.common.arguments import parse_arguments, run_script
 from fqgan_hf.training.common.preflight import check_dataset, check_model, check_output_dir
@@ -104,6 +109,36 @@ class Table4Arguments(AblationArguments):
         check_at_least(self, 0, "guidance_scale", "top_k")
 
 
+@dataclass(kw_only=True)
+class RegVQArguments(AblationArguments):
+    """Options of `regvq`."""
+
+    tokenizer_config: str = option("cifar10-ablation-regvq", "Preset or YAML file that all tokenizers share.")
+    generator_config: str = option("cifar10-ablation-regvq-far", "Preset or YAML file that all generators share.")
+    perceptual_model: str | None = option(
+        None, "Network whose feature maps the perceptual and contrastive losses compare; by default the judge."
+    )
+    parts: list[int] = field(
+        default_factory=lambda: [1, 2, 3, 4],
+        metadata={"help": "1: the steps of Reg-VQ, 2: mask ratios, 3: codebook sizes, 4: two codebooks."},
+    )
+    max_train_samples: int | None = option(14000, "Train on the first this many images only.")
+    generator_steps: int | None = option(None, "Optimizer steps of every generator; by default those of its preset.")
+    num_generated_images: int = option(2000, "Images to generate and judge, the same number of each class.")
+    num_test_images: int = option(2000, "Judge on the first this many images of the test split.")
+    guidance_scale: float = option(1.75, "Classifier-free guidance.")
+
+    def all_arms(self) -> dict[str, Any]:
+        return REGVQ
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_at_least(self, 1, "num_generated_images", "generator_steps")
+        check_at_least(self, 0, "guidance_scale")
+        if not set(self.parts) <= {1, 2, 3, 4}:
+            raise ValueError(f"parts must be among 1, 2, 3 and 4, got {self.parts}")
+
+
 def check(args: AblationArguments) -> None:
     """Find what would end the ablation, before anything is imported for it."""
     check_output_dir(args.output_dir)
@@ -111,6 +146,8 @@ def check(args: AblationArguments) -> None:
         check_output_dir(args.results_dir, "results_dir")
     check_dataset("dataset", args.dataset)
     check_model("feature_extractor", args.feature_extractor)
+    if isinstance(args, RegVQArguments) and args.perceptual_model is not None:
+        check_model("perceptual_model", args.perceptual_model)
     if isinstance(args, Table4Arguments):
         check_model("tokenizer", args.tokenizer, "FQGANModel")
 
@@ -128,7 +165,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
-TABLES = {"table3": Table3Arguments, "table4": Table4Arguments}
+TABLES = {"table3": Table3Arguments, "table4": Table4Arguments, "regvq": RegVQArguments}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -143,10 +180,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(TABLES[argv[0]], argv[1:])
     check(args)
     # Not before: torch and the libraries over it take seconds to import.
-    from fqgan_hf.training.ablation.runs import run_table
+    from fqgan_hf.failures import raise_if_interrupted
+    from fqgan_hf.processes import ScriptRunner, cpu_threads
+    from fqgan_hf.training.ablation.regvq import run_regvq
+    from fqgan_hf.training.ablation.runs import run_table3, run_table4, shown_command
 
-    with _terminable():
-        print("\n".join(run_table(argv[0], args, argv)))
+    raise_if_interrupted()  # some library may have swallowed it while it was imported
+    run = {"table3": run_table3, "table4": run_table4, "regvq": run_regvq}[argv[0]]
+    with _terminable(), cpu_threads(args.num_threads):
+        print("\n".join(run(args, ScriptRunner(args.num_threads), shown_command(argv))))
 
 
 if __name__ == "__main__":

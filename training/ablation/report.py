@@ -15,6 +15,7 @@ from typing import Any
 
 from fqgan_hf.failures import leave
 from fqgan_hf.files import atomic_path, read_json, write_json
+from fqgan_hf.training.ablation.regvq_arms import RegVQArm
 from fqgan_hf.training.common.arguments import run_script
 
 
@@ -79,7 +80,7 @@ TABLE4 = {
     "mlp": GeneratorArm("MLP classifiers", {"4096": 5.59, "8192": 8.88}),
     "ar": GeneratorArm("factorized autoregressive head", {"4096": 4.37, "8192": 3.74}),
 }
-Arms = dict[str, TokenizerArm] | dict[str, GeneratorArm]
+Arms = dict[str, TokenizerArm] | dict[str, GeneratorArm] | dict[str, RegVQArm]
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Context:
 
 def values(results: Results, arm: str, metric: str) -> dict[int, Any]:
     """A figure of an arm, by seed; seeds that do not have it are left out."""
-    found = {result["seed"]: result["metrics"][metric] for result in results if result["arm"] == arm}
+    found = {result["seed"]: result["metrics"].get(metric) for result in results if result["arm"] == arm}
     return {seed: value for seed, value in found.items() if value is not None}
 
 
@@ -143,8 +144,10 @@ def compare(results: Results, arm: str, other: str, metric: str, higher_is_bette
     return f"{word} {by}: **undecided**, the seeds disagree"
 
 
-def compare_paper(arm: TokenizerArm | GeneratorArm, other: TokenizerArm | GeneratorArm, metric: str) -> str:
-    """How the paper's own figures of two arms differ; higher is better for PSNR only."""
+def compare_paper(arm: Any, other: Any, metric: str) -> str:
+    """How a paper's own figures of two arms differ; higher is better for PSNR only."""
+    if metric not in arm.paper or metric not in other.paper:
+        return "-"
     gain = (arm.paper[metric] - other.paper[metric]) * (1 if metric == "psnr" else -1)
     return "equal" if gain == 0 else f"{'better' if gain > 0 else 'worse'} by {abs(gain):.2f}"
 
@@ -152,25 +155,30 @@ def compare_paper(arm: TokenizerArm | GeneratorArm, other: TokenizerArm | Genera
 # ---- Parts of a table -------------------------------------------------------------------------------------------
 
 
-def _arm_rows(results: Results, arms: Arms, cells: Callable[[str, list[Metrics]], list[str]]) -> list[str]:
+def arm_rows(results: Results, arms: Arms, cells: Callable[[str, list[Metrics]], list[str]]) -> list[str]:
     """A row per arm that has results: its title, its cells from its name and the metrics of its runs, its seeds."""
     rows = []
     for name, arm in arms.items():
         of_arm = [result["metrics"] for result in results if result["arm"] == name]
         if of_arm:
-            rows.append(_table_row(arm.title, *cells(name, of_arm), str(len(of_arm))))
+            rows.append(table_row(arm.title, *cells(name, of_arm), str(len(of_arm))))
     return rows
 
 
-def _table_row(*cells: str) -> str:
+def table_row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _table_head(*headings: str) -> list[str]:
-    return [_table_row(*headings), _table_row(*["---"] * len(headings))]
+def table_head(*headings: str) -> list[str]:
+    return [table_row(*headings), table_row(*["---"] * len(headings))]
 
 
-def _setting_lines(context: Context, results: Results) -> list[str]:
+FQGAN_SETTING = "ImageNet at 256 pixels, 16,384 codes, hundreds of thousands of steps"
+
+
+def setting_lines(
+    context: Context, results: Results, setting: str = FQGAN_SETTING, paper: str = "2411.16681"
+) -> list[str]:
     """What was done with what, and that it is not the paper's setting."""
     settings = context.settings
     train = settings["max_train_samples"]
@@ -192,14 +200,14 @@ def _setting_lines(context: Context, results: Results) -> list[str]:
         f"- **machine**: {context.machine}, {context.date}; {len(results)} runs, {seconds / 60:.0f} minutes of run "
         "time in all",
         "",
-        "This is **not the paper's setting** (ImageNet at 256 pixels, 16,384 codes, hundreds of thousands of steps): "
+        f"This is **not the paper's setting** ({setting}): "
         "small images, small networks and a training that is far from its end. It says which way a difference points "
         "under these conditions, nothing about the size of the published one. The columns *paper* hold the figures of "
-        "arXiv 2411.16681.",
+        f"arXiv {paper}.",
     ]
 
 
-def _write_report(
+def write_report(
     folder: Path, name: str, context: Context, lines: list[str], results: Results, more: dict[str, Any] | None = None
 ) -> None:
     """Markdown and JSON; what stands below the line `NOTES` in the markdown stays there."""
@@ -215,7 +223,7 @@ def _write_report(
     write_json(folder / f"{name}.json", {**asdict(context), **(more or {}), "runs": runs})
 
 
-def _plot(results: Results, arms: Arms, panels: Sequence[tuple[str, str]], path: Path) -> None:
+def plot(results: Results, arms: Arms, panels: Sequence[tuple[str, str]], path: Path) -> None:
     """One panel per metric: a dot for each run, a bar at the mean of each arm."""
     from matplotlib.figure import Figure  # without pyplot: no window system, no global state
 
@@ -267,12 +275,12 @@ def report_table3(folder: Path, context: Context, results: Results) -> list[str]
         "",
         f"Reconstruction of held-out images, N = {settings['codebook_size']}.",
         "",
-        *_table_head(
+        *table_head(
             "tokenizer", "bits per position", "parameters (+ in training)", "Frechet distance ↓", "*paper: rFID ↓*",
             "PSNR, dB ↑", "*paper: PSNR, dB ↑*", "classifier accuracy, % ↑", "codes used, %", "perplexity", "overlap",
             "seeds",
         ),
-        *_arm_rows(results, TABLE3, cells),
+        *arm_rows(results, TABLE3, cells),
         "",
         "Two figures in a cell: first codebook / second codebook (the one with the teacher). Classifier accuracy: how "
         "many reconstructions the judge gives the label of the original. Overlap: normalized mutual information "
@@ -280,7 +288,7 @@ def report_table3(folder: Path, context: Context, results: Results) -> list[str]
         "codebook, hence more parameters, and twice the bits per position: a single codebook of as many bits would "
         "need N² codes.",
         "",
-        *_table_head("question", "Frechet distance", "*paper: rFID*", "PSNR, dB", "*paper: PSNR, dB*"),
+        *table_head("question", "Frechet distance", "*paper: rFID*", "PSNR, dB", "*paper: PSNR, dB*"),
     ]  # fmt: skip
     for arm, other, question in (
         ("one-2n", "one-n", "one codebook of 2N better than one of N?"),
@@ -292,7 +300,7 @@ def report_table3(folder: Path, context: Context, results: Results) -> list[str]
         ("both", "one-2n", "everything together better than one codebook of 2N?"),
     ):
         lines.append(
-            _table_row(
+            table_row(
                 question,
                 compare(results, arm, other, "frechet_distance", False),
                 f"*{compare_paper(TABLE3[arm], TABLE3[other], 'rfid')}*",
@@ -300,16 +308,16 @@ def report_table3(folder: Path, context: Context, results: Results) -> list[str]
                 f"*{compare_paper(TABLE3[arm], TABLE3[other], 'psnr')}*",
             )
         )
-    lines += ["", QUESTIONS, "", "## Setting", "", *_setting_lines(context, results)]
+    lines += ["", QUESTIONS, "", "## Setting", "", *setting_lines(context, results)]
     if settings["teacher"] == settings["feature_extractor"]:
         lines += [
             "",
             f"The teacher of the representation arms is the judge itself (`{settings['teacher']}`), which favours "
             "these arms in the Frechet distance and in the classifier accuracy; PSNR does not depend on it.",
         ]
-    _write_report(folder, "table3", context, lines, results)
+    write_report(folder, "table3", context, lines, results)
     panels = [("frechet_distance", "Frechet distance (lower is better)"), ("psnr", "PSNR, dB (higher is better)")]
-    _plot(results, TABLE3, panels, folder / "table3.png")
+    plot(results, TABLE3, panels, folder / "table3.png")
     return lines
 
 
@@ -337,16 +345,16 @@ def report_table4(folder: Path, context: Context, results: Results, ceiling: Met
         f"{'all codes' if not settings['top_k'] else 'top-k ' + str(settings['top_k'])}, temperature 1; one tokenizer "
         f"for all ({ceiling['num_codebooks']} codebooks of {ceiling['codebook_size']}).",
         "",
-        *_table_head(
+        *table_head(
             "head", "parameters", "Frechet distance ↓", f"*paper: gFID, top-k {paper_top_k} ↓*",
             "class consistency, % ↑", "validation loss, nats: codebook by codebook", "sum ↓", "seeds",
         ),
-        *_arm_rows(results, TABLE4, cells),
-        _table_row(
+        *arm_rows(results, TABLE4, cells),
+        table_row(
             "*reconstructions of the test images*", "", f"*{ceiling['frechet_distance']:.2f}*", "", bounds[0], "", "",
             "",
         ),
-        _table_row("*the test images themselves*", "", "*0*", "", bounds[1], "", "", ""),
+        table_row("*the test images themselves*", "", "*0*", "", bounds[1], "", "", ""),
         "",
         "Class consistency: how many samples the judge gives the class that was asked for; in the last two rows, how "
         "many images it gives their label. These rows bound what any head can reach: samples pass through the same "
@@ -354,7 +362,7 @@ def report_table4(folder: Path, context: Context, results: Results, ceiling: Met
         "sum is the negative log-likelihood of a position under each head. The factorized head sees the first code "
         "when it predicts the second, the others do not.",
         "",
-        *_table_head(
+        *table_head(
             "question", "Frechet distance", f"*paper: gFID, top-k {paper_top_k}*", "class consistency (share)",
             "validation loss, sum",
         ),
@@ -362,7 +370,7 @@ def report_table4(folder: Path, context: Context, results: Results, ceiling: Met
     for other in ("linear", "mlp"):
         paper = [compare_paper(TABLE4["ar"], TABLE4[other], top_k) for top_k in TABLE4["ar"].paper]
         lines.append(
-            _table_row(
+            table_row(
                 f"factorized head better than {TABLE4[other].title}?",
                 compare(results, "ar", other, "frechet_distance", False),
                 f"*{' / '.join(paper)}*",
@@ -370,14 +378,14 @@ def report_table4(folder: Path, context: Context, results: Results, ceiling: Met
                 compare(results, "ar", other, "validation_loss_sum", False, 3),
             )
         )
-    lines += ["", QUESTIONS, "", "## Setting", "", *_setting_lines(context, results)]
-    _write_report(folder, "table4", context, lines, results, {"tokenizer": ceiling})
+    lines += ["", QUESTIONS, "", "## Setting", "", *setting_lines(context, results)]
+    write_report(folder, "table4", context, lines, results, {"tokenizer": ceiling})
     panels = [
         ("frechet_distance", "Frechet distance (lower is better)"),
         ("class_consistency", "class consistency (higher is better)"),
         ("validation_loss_sum", "validation loss, nats per position (lower is better)"),
     ]
-    _plot(results, TABLE4, panels, folder / "table4.png")
+    plot(results, TABLE4, panels, folder / "table4.png")
     return lines
 
 
@@ -391,11 +399,15 @@ def rewrite(path: Path) -> list[str]:
         context = Context(**{name: content[name] for name in Context.__annotations__})
         if path.stem == "table3":
             return report_table3(path.parent, context, content["runs"])
+        if path.stem == "regvq":
+            from fqgan_hf.training.ablation.report_regvq import report_regvq  # which is made of the parts above
+
+            return report_regvq(path.parent, context, content["runs"])
         if path.stem == "table4":
             return report_table4(path.parent, context, content["runs"], content["tokenizer"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no results of an ablation, or those of an earlier version: {error}") from error
-    raise ValueError(f"expected table3.json or table4.json, got {path}")
+    raise ValueError(f"expected table3.json, table4.json or regvq.json, got {path}")
 
 
 def main(argv: list[str]) -> None:

@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The runs of an ablation: trained by scripts in processes of their own, evaluated here.
+"""The runs of an ablation: trained by scripts in processes of their own, evaluated here. Tables 3 and 4 of FQGAN.
 
 Options and command: `fqgan_hf.training.ablation.ablate`.
 """
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -23,13 +23,12 @@ from fqgan_hf.evaluation.evaluate import Reference, evaluate_generator, evaluate
 from fqgan_hf.evaluation.features import FeatureNetwork
 from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.evaluation.images import load_images
-from fqgan_hf.failures import raise_if_interrupted
 from fqgan_hf.files import MANIFEST, read_json, read_metrics, write_json
 from fqgan_hf.modeling.code_sampling import SamplingSettings
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pipelines.inference import join_pipeline
 from fqgan_hf.pretrained import load_pretrained
-from fqgan_hf.processes import ScriptRunner, cpu_threads
+from fqgan_hf.processes import ScriptRunner
 from fqgan_hf.training.ablation.report import TABLE3, TABLE4, Context, Results, report_table3, report_table4
 from fqgan_hf.training.common.arguments import load_model_config, parse_arguments
 from fqgan_hf.training.train_far import TrainFARArguments
@@ -41,19 +40,42 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """
+    One call of a training script.
+
+    Args:
+        script (`str`): Its name.
+        words (`list[str]`): Its options.
+        result (`Path`): The file that it writes last: once it is there, the stage is over.
+        batch_size (`int`): Images per step, where it trains.
+    """
+
+    script: str
+    words: list[str]
+    result: Path
+    batch_size: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time in the training loop by its own record, which counts across interruptions."""
+        seconds, last = 0.0, 0
+        for record in read_metrics(self.result.parent / "metrics.jsonl") if self.batch_size else ():
+            if "images_per_second" in record:
+                seconds += (record["step"] - last) * self.batch_size / record["images_per_second"]
+                last = record["step"]
+        return seconds
+
+
+@dataclass(frozen=True)
 class Run:
     """One arm with one seed: where it lives, how it is trained, how it is judged."""
 
     arm: str
     seed: int
     folder: Path
-    script: str
-    words: list[str]
-    judge: Callable[[Path], dict[str, Any]]
-
-    @property
-    def model_dir(self) -> Path:
-        return self.folder / "model"
+    stages: list[Stage]
+    judge: Callable[[], dict[str, Any]]
 
     @property
     def result_path(self) -> Path:
@@ -70,19 +92,20 @@ def _run_all(runs: Sequence[Run], settings: dict[str, Any], jobs: int, scripts: 
             check_same_settings(job.result_path, settings)
             print(f"{job.arm}, seed {job.seed}: done before", flush=True)
             return
-        if not (job.model_dir / "config.json").is_file():  # written last, when training is over
-            print(f"{job.arm}, seed {job.seed}: training", flush=True)
-            scripts.run(job.script, job.words, job.folder / "train.log")
-        if scripts.stopped:
-            return
+        for stage in job.stages:
+            if not stage.result.is_file():
+                print(f"{job.arm}, seed {job.seed}: {stage.script}", flush=True)
+                scripts.run(stage.script, stage.words, job.folder / "train.log")
+            if scripts.stopped:
+                return
         with judging:
             if scripts.stopped:
                 return
             started = time.perf_counter()
             print(f"{job.arm}, seed {job.seed}: judging", flush=True)
-            metrics = job.judge(job.model_dir)
+            metrics = job.judge()
             judged = time.perf_counter()
-        training = _training_seconds(job.model_dir, settings["train_batch_size"])
+        training = sum(stage.seconds for stage in job.stages)
         seconds = {"training": round(training, 1), "judging": round(judged - started, 1)}
         result = {"arm": job.arm, "seed": job.seed, "date": date.today().isoformat()}
         write_json(job.result_path, {**result, "settings": settings, "metrics": metrics, "seconds": seconds})
@@ -100,16 +123,6 @@ def _run_all(runs: Sequence[Run], settings: dict[str, Any], jobs: int, scripts: 
             raise failed[0].exception()
 
 
-def _training_seconds(model_dir: Path, batch_size: int) -> float:
-    """Time in the training loop by its own record, which counts across interruptions."""
-    seconds, last = 0.0, 0
-    for record in read_metrics(model_dir / "metrics.jsonl"):
-        if "images_per_second" in record:
-            seconds += (record["step"] - last) * batch_size / record["images_per_second"]
-            last = record["step"]
-    return seconds
-
-
 def check_same_settings(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The result in a file, if it was obtained under these settings; else `ValueError`."""
     result = read_json(path)
@@ -119,23 +132,41 @@ def check_same_settings(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"{path} is of an earlier version, whose figures have other names. Choose another --output_dir"
         )
+    _refuse_other_settings(path, result["settings"], settings, "output_dir")
+    return result
+
+
+def _refuse_other_settings(path: Path, found: dict[str, Any], settings: dict[str, Any], option: str) -> None:
     differences = [
-        f"{name} was {result['settings'].get(name)!r} and is now {value!r}"
+        f"{name} was {found.get(name)!r} and is now {value!r}"
         for name, value in settings.items()
-        if result["settings"].get(name) != value
+        if found.get(name) != value
     ]
     if differences:
         raise ValueError(
             f"{path} was obtained with other settings and cannot stand in the same table: {'; '.join(differences)}. "
-            "Choose another --output_dir"
+            f"Choose another --{option}"
         )
-    return result
 
 
-def _load_results(folder: Path, settings: dict[str, Any], arms: Sequence[str]) -> list[dict[str, Any]]:
-    """All results of a table, in the order of its arms and by seed."""
-    results = [check_same_settings(path, settings) for path in sorted(folder.glob("*-seed*/result.json"))]
-    return sorted(results, key=lambda result: (list(arms).index(result["arm"]), result["seed"]))
+def known_results(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The results in a table's JSON, as earlier calls left it: here or on another machine. `ValueError` as above."""
+    if not path.is_file():
+        return []
+    content = read_json(path)
+    if not isinstance(content.get("settings"), dict) or not isinstance(content.get("runs"), list):
+        raise ValueError(f"{path} is damaged: it holds no results of an ablation")
+    _refuse_other_settings(path, content["settings"], settings, "results_dir")
+    return [{**run, "settings": settings} for run in content["runs"]]
+
+
+def _load_results(
+    folder: Path, settings: dict[str, Any], arms: Sequence[str], known: Results = ()
+) -> list[dict[str, Any]]:
+    """All results of a table, those of its runs before what is `known` of them, in the order of arms and by seed."""
+    found = [*known, *(check_same_settings(path, settings) for path in sorted(folder.glob("*-seed*/result.json")))]
+    results = {(result["arm"], result["seed"]): result for result in found}
+    return sorted(results.values(), key=lambda result: (list(arms).index(result["arm"]), result["seed"]))
 
 
 class Judge:
@@ -173,7 +204,7 @@ class Judge:
             "classifier_accuracy_of_real_images": reference.accuracy,
         }
 
-    def generator(self, tokenizer: str, folder: Path, seed: int) -> dict[str, Any]:
+    def generator(self, tokenizer: str | Path, folder: Path, seed: int) -> dict[str, Any]:
         """Figures of a generator's samples from this seed, with the last validation of its training."""
         network, reference = self.load()
         args = self.args
@@ -200,7 +231,7 @@ class Judge:
         }
 
 
-def _common_settings(args: "AblationArguments", preset: str, training: Any) -> dict[str, Any]:
+def common_settings(args: "AblationArguments", preset: str, training: Any) -> dict[str, Any]:
     """What must be equal in all runs of a table; names instead of paths."""
     return {
         "data": args.data_name or Path(args.dataset).name,
@@ -239,6 +270,7 @@ class Table:
         folder (`Path`): Of the runs.
         arms (`list[str]`): Names of all arms, in the order of the report.
         settings (`dict`): What must be equal in all runs.
+        known (`list[dict]`): Results that earlier calls left in the report: those runs are not made again.
     """
 
     args: "AblationArguments"
@@ -247,14 +279,16 @@ class Table:
     folder: Path
     arms: list[str]
     settings: dict[str, Any]
+    known: list[dict[str, Any]] = field(default_factory=list)
 
     def make(self, runs: Sequence[Run], report: Callable[[Path, Context, Results], list[str]]) -> list[str]:
         """Do what is missing of the runs, and whatever comes of it, report on all results that are there."""
-        lines = []
+        lines, done = [], {(result["arm"], result["seed"]) for result in self.known}
         try:
-            _run_all(runs, self.settings, self.args.jobs, self.scripts)
+            missing = [run for run in runs if (run.arm, run.seed) not in done]
+            _run_all(missing, self.settings, self.args.jobs, self.scripts)
         finally:
-            if results := _load_results(self.folder, self.settings, self.arms):
+            if results := _load_results(self.folder, self.settings, self.arms, self.known):
                 lines = report(Path(self.args.results_dir or self.args.output_dir), self.context(results), results)
         return lines
 
@@ -267,7 +301,7 @@ class Table:
         return Context(self.settings, args.split, args.test_split, machine, when, self.command)
 
 
-def _data_words(args: "AblationArguments") -> list[str]:
+def data_words(args: "AblationArguments") -> list[str]:
     words = ["--dataset_name", args.dataset, "--split", args.split]
     if args.cache_dir is not None:
         words += ["--cache_dir", args.cache_dir]
@@ -276,26 +310,26 @@ def _data_words(args: "AblationArguments") -> list[str]:
     return words
 
 
-def _training_words(args: "AblationArguments", preset: str, seed: int, folder: Path) -> list[str]:
+def training_words(args: "AblationArguments", preset: str, seed: int, folder: Path) -> list[str]:
     words = ["--config", preset, "--seed", str(seed), "--output_dir", str(folder / "model")]
     if args.max_train_steps is not None:
         words += ["--max_train_steps", str(args.max_train_steps)]
     return [*words, "--resume_from_checkpoint", "latest"]
 
 
-def _table3(args: "Table3Arguments", scripts: ScriptRunner, command: str) -> list[str]:
+def run_table3(args: "Table3Arguments", scripts: ScriptRunner, command: str) -> list[str]:
     """Six tokenizers. Returns the lines of the table."""
     folder = Path(args.output_dir) / "table3"
     teacher = args.teacher or args.feature_extractor
     shared = parse_arguments(
-        TrainFQGANArguments, [*_data_words(args), *_training_words(args, args.tokenizer_config, 0, folder)]
+        TrainFQGANArguments, [*data_words(args), *training_words(args, args.tokenizer_config, 0, folder)]
     )
     base = load_model_config(shared.model_config_name_or_path) if shared.model_config_name_or_path else {}
     if "codebook_size" not in base:
         raise ValueError(
             f"tokenizer_config {args.tokenizer_config} must name a model configuration with codebook_size"
         )
-    settings = _common_settings(args, args.tokenizer_config, shared)
+    settings = common_settings(args, args.tokenizer_config, shared)
     settings |= {"teacher": Path(teacher).name, "codebook_size": base["codebook_size"]}
     judge = Judge(args, shared.resolution or base.get("sample_size", 256))
 
@@ -311,24 +345,26 @@ def _table3(args: "Table3Arguments", scripts: ScriptRunner, command: str) -> lis
                 changes["adapter_num_layers"] = 0  # the plain VQGAN: same trunk and decoder
             path.mkdir(parents=True, exist_ok=True)
             write_json(path / "model_config.json", {**base, **changes})
-            words = [*_data_words(args), *_training_words(args, args.tokenizer_config, seed, path)]
+            words = [*data_words(args), *training_words(args, args.tokenizer_config, seed, path)]
             words += ["--model_config_name_or_path", str(path / "model_config.json")]
             words += ["--disentanglement_weight", str(shared.disentanglement_weight if arm.disentanglement else 0.0)]
             words += ["--teachers", *(["none", teacher] if arm.representation else ["none"])]
-            runs.append(Run(name, seed, path, "train_fqgan", words, judge.tokenizer))
+            model = path / "model"
+            stage = Stage("train_fqgan", words, model / "config.json", settings["train_batch_size"])
+            runs.append(Run(name, seed, path, [stage], partial(judge.tokenizer, model)))
     return Table(args, scripts, command, folder, list(TABLE3), settings).make(runs, report_table3)
 
 
-def _table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> list[str]:
+def run_table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> list[str]:
     """Three generators on the codes of one tokenizer. Returns the lines of the table."""
     folder = Path(args.output_dir) / "table4"
     folder.mkdir(parents=True, exist_ok=True)
     model = load_pretrained(FQGANModel, args.tokenizer, "tokenizer")
     codes, test_codes = str(folder / "codes"), str(folder / "test-codes")
     shared = parse_arguments(
-        TrainFARArguments, ["--codes_dir", codes, *_training_words(args, args.generator_config, 0, folder)]
+        TrainFARArguments, ["--codes_dir", codes, *training_words(args, args.generator_config, 0, folder)]
     )
-    settings = _common_settings(args, args.generator_config, shared)
+    settings = common_settings(args, args.generator_config, shared)
     for name in ("crop", "num_generated_images", "guidance_scale", "top_k"):
         settings[name] = getattr(args, name)
     settings["tokenizer_fingerprint"] = model.fingerprint()
@@ -337,7 +373,7 @@ def _table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> lis
     test = ["--split", args.test_split, "--max_train_samples", str(args.num_test_images), "--crop", "plain"]
     for output_dir, words in ((codes, ["--crop", args.crop]), (test_codes, test)):
         if not (Path(output_dir) / MANIFEST).is_file():
-            words = [*_data_words(args), "--tokenizer", args.tokenizer, "--output_dir", output_dir, *words]
+            words = [*data_words(args), "--tokenizer", args.tokenizer, "--output_dir", output_dir, *words]
             scripts.run("extract_codes", words, folder / "extract.log")
 
     # How good can samples of this tokenizer be at all? As good as its reconstructions.
@@ -352,21 +388,12 @@ def _table4(args: "Table4Arguments", scripts: ScriptRunner, command: str) -> lis
         for head in args.arms or TABLE4:
             path = folder / f"{head}-seed{seed}"
             words = ["--codes_dir", codes, "--validation_codes_dir", test_codes, "--tokenizer", args.tokenizer]
-            words += [*_training_words(args, args.generator_config, seed, path), "--head", head]
+            words += [*training_words(args, args.generator_config, seed, path), "--head", head]
             words += ["--validation_steps", str(10**9), "--max_validation_samples", str(args.num_test_images)]
             if args.cache_dir is not None:
                 words += ["--cache_dir", args.cache_dir]
-
-            def run(path: Path, seed: int = seed) -> dict[str, Any]:
-                return judge.generator(args.tokenizer, path, seed)
-
-            runs.append(Run(head, seed, path, "train_far", words, run))
+            model = path / "model"
+            stage = Stage("train_far", words, model / "config.json", settings["train_batch_size"])
+            runs.append(Run(head, seed, path, [stage], partial(judge.generator, args.tokenizer, model, seed)))
     report = partial(report_table4, ceiling=ceiling)
     return Table(args, scripts, command, folder, list(TABLE4), settings).make(runs, report)
-
-
-def run_table(name: str, args: "AblationArguments", argv: Sequence[str]) -> list[str]:
-    """Make a table, by its name; `argv` is the command that it shows. Returns its lines."""
-    raise_if_interrupted()  # some library may have swallowed it while it was imported
-    with cpu_threads(args.num_threads):
-        return {"table3": _table3, "table4": _table4}[name](args, ScriptRunner(args.num_threads), shown_command(argv))
