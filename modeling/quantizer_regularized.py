@@ -184,7 +184,7 @@ class RegularizedQuantizer(FactorizedQuantizer):
                     distance = moved.view(batch, height, width)
                 losses = self._losses(rows, tokens, counts, likeliest) if return_losses else None
             else:  # a block of logits at a time
-                codes = self.code_search(rows, weights)
+                codes = self.code_search(rows.detach(), weights.detach())
                 tokens = self.lookup(codes)
         maps = rows_to_maps(tokens, batch, height, width).to(latents.dtype)
         return QuantizerOutput(
