@@ -137,6 +137,8 @@ class RegVQArguments(AblationArguments):
         check_at_least(self, 0, "guidance_scale")
         if not set(self.parts) <= {1, 2, 3, 4}:
             raise ValueError(f"parts must be among 1, 2, 3 and 4, got {self.parts}")
+        if not any(REGVQ[name].part in self.parts for name in self.arms or REGVQ):
+            raise ValueError(f"none of the arms {self.arms} is in parts {self.parts}")
 
 
 def check(args: AblationArguments) -> None:

@@ -82,8 +82,10 @@ class Run:
         return self.folder / "result.json"
 
 
-def _run_all(runs: Sequence[Run], settings: dict[str, Any], jobs: int, scripts: ScriptRunner) -> None:
-    """Train and judge what has no result yet, `jobs` at a time."""
+def _run_all(
+    runs: Sequence[Run], settings: dict[str, Any], jobs: int, scripts: ScriptRunner, finished: Callable[[], Any]
+) -> None:
+    """Train and judge what has no result yet, `jobs` at a time; `finished` is called after each, one at a time."""
     judging = threading.Lock()  # one evaluation at a time, in this process, beside the training of the next run
 
     def run(job: Run) -> None:
@@ -109,6 +111,8 @@ def _run_all(runs: Sequence[Run], settings: dict[str, Any], jobs: int, scripts: 
         seconds = {"training": round(training, 1), "judging": round(judged - started, 1)}
         result = {"arm": job.arm, "seed": job.seed, "date": date.today().isoformat()}
         write_json(job.result_path, {**result, "settings": settings, "metrics": metrics, "seconds": seconds})
+        with judging:
+            finished()
 
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(run, job) for job in runs]
@@ -283,13 +287,19 @@ class Table:
 
     def make(self, runs: Sequence[Run], report: Callable[[Path, Context, Results], list[str]]) -> list[str]:
         """Do what is missing of the runs, and whatever comes of it, report on all results that are there."""
-        lines, done = [], {(result["arm"], result["seed"]) for result in self.known}
-        try:
-            missing = [run for run in runs if (run.arm, run.seed) not in done]
-            _run_all(missing, self.settings, self.args.jobs, self.scripts)
-        finally:
+        done = {(result["arm"], result["seed"]) for result in self.known}
+        missing = [run for run in runs if (run.arm, run.seed) not in done]
+
+        def write() -> list[str]:
             if results := _load_results(self.folder, self.settings, self.arms, self.known):
-                lines = report(Path(self.args.results_dir or self.args.output_dir), self.context(results), results)
+                return report(Path(self.args.results_dir or self.args.output_dir), self.context(results), results)
+            return []
+
+        try:
+            # After each run, too: the folder of the runs, or this process, may not live to the end.
+            _run_all(missing, self.settings, self.args.jobs, self.scripts, write)
+        finally:
+            lines = write()
         return lines
 
     def context(self, results: Results) -> Context:
