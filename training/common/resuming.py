@@ -204,7 +204,8 @@ def _changed_option(name: str, was: dict, value: dict) -> str | None:
 
 
 def _changed_field(name: str, was: dict, value: dict) -> str | None:
-    for key in sorted(was.keys() | value.keys()):
-        if was.get(key) != value.get(key):
-            return f"{key} of the model was {was.get(key)!r} and is now {value.get(key)!r}"
+    # A setting that the model did not have then has its default, or its weights would not fit.
+    for key in sorted(was):
+        if was[key] != value.get(key):
+            return f"{key} of the model was {was[key]!r} and is now {value.get(key)!r}"
     return None

@@ -4,6 +4,7 @@
 import json
 import shutil
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
@@ -239,6 +240,14 @@ def test_a_checkpoint_that_says_less_is_accepted_with_a_word(resumed, caplog):
         assert caplog.text.count(f"checkpoint-2 has no record of its {name}, which cannot be compared") == 1
     with pytest.raises(ValueError, match="seed was 0 and is now 1"):
         resumed(seed=1)
+
+
+def test_a_setting_that_the_model_did_not_have_then_is_not_compared():
+    model = {"codebook_size": 32}
+    manifest = {"state": {"model": model}}
+    check_resumable(Path("checkpoint-1"), manifest, {"model": {**model, "quantizer_type": "nearest"}})
+    with pytest.raises(ValueError, match="codebook_size of the model was 32 and is now 64"):
+        check_resumable(Path("checkpoint-1"), manifest, {"model": {"codebook_size": 64}})
 
 
 @pytest.mark.parametrize(
