@@ -42,10 +42,12 @@ def run_regvq(args: "RegVQArguments", scripts: ScriptRunner, command: str) -> li
     base = load_model_config(shared.model_config_name_or_path)
     settings = common_settings(args, args.tokenizer_config, shared)
     settings |= {
+        "tokenizer": {name: value for name, value in base.items() if not name.startswith("_")},
         "codebook_size": base["codebook_size"],
         "perceptual_model": Path(perceptual).name,
         "perceptual_layers": shared.perceptual_layers,
         "perceptual_weight": shared.perceptual_weight,
+        "generator": load_model_config(generator.model_config_name_or_path),
         "generator_preset": Path(args.generator_config).stem,
         "generator_steps": args.generator_steps or generator.max_train_steps,
         "generator_batch_size": generator.train_batch_size,

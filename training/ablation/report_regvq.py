@@ -113,8 +113,8 @@ def report_regvq(folder: Path, context: Context, results: Results) -> list[str]:
     if settings["perceptual_model"] == settings["feature_extractor"]:
         lines += [
             "",
-            f"The perceptual network is the judge itself (`{settings['perceptual_model']}`), by its first layers: the "
-            "Frechet distances of the arms with a contrastive loss profit from that. PSNR does not depend on it.",
+            f"The perceptual network is the judge itself (`{settings['perceptual_model']}`), by its first layers. All "
+            "Frechet distances profit from that, those of the arms with a contrastive loss the most; PSNR does not.",
         ]
     write_report(folder, "regvq", context, lines, results)
     panels = [(metric, name) for metric, name, _, _ in FIGURES]
