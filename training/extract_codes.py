@@ -5,17 +5,21 @@
         --crop ten-crop --output_dir outputs/codes
 
 Writes parquet shards and `manifest.json` (see `fqgan_hf.training.data.codes`). The rows do not depend on the number of
-processes; a run that was stopped continues where it was when it is started again.
+processes; a run that was stopped continues where it was when it is started again. With --stochastic the codes are
+drawn from a regularized tokenizer's distribution, as its training drew them.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.failures import leave
-from fqgan_hf.option_checks import check_at_least, option
+from fqgan_hf.files import read_json
+from fqgan_hf.option_checks import check_at_least, check_seed, option
 from fqgan_hf.training.common.arguments import parse_arguments, run_script
 from fqgan_hf.training.common.preflight import check_images, check_model, check_output_dir
+from fqgan_hf.training.data.codes_manifest import check_can_draw
 
 
 @dataclass(kw_only=True)
@@ -28,10 +32,24 @@ class ExtractCodesArguments(ImageDataArguments):
     crop: Literal["plain", "flip", "ten-crop"] = option("flip", "Views of each image; training picks one at random.")
     batch_size: int = option(64, "Images per process in one forward pass.")
     shard_size: int = option(10000, "Images per file, and the most that is lost when a run is stopped.")
+    stochastic: bool = option(
+        False,
+        "Draw the codes at the positions that training draws (the share mask_ratio of them), so that a generator "
+        "learns what the tokenizer's distribution gives. Ours: the Reg-VQ paper does not say it.",
+    )
+    seed: int | None = option(
+        None, "With --stochastic, 0 by default: an image's draws follow from it and the number of image and view."
+    )
 
     def __post_init__(self):
         super().__post_init__()
         check_at_least(self, 1, "batch_size", "shard_size")
+        if self.seed is not None:
+            check_seed("seed", self.seed)
+            if not self.stochastic:
+                raise ValueError(f"seed needs --stochastic: nothing else is drawn, got {self.seed}")
+        elif self.stochastic:
+            self.seed = 0
 
 
 def check(args: ExtractCodesArguments) -> None:
@@ -39,6 +57,8 @@ def check(args: ExtractCodesArguments) -> None:
     check_output_dir(args.output_dir)
     check_images(args)
     check_model("tokenizer", args.tokenizer, "FQGANModel")
+    if args.stochastic and Path(args.tokenizer).is_dir():  # one on the Hub is not asked yet
+        check_can_draw(read_json(Path(args.tokenizer, "config.json")))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,6 +4,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -15,7 +16,7 @@ from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pretrained import load_pretrained
 from fqgan_hf.training.common.launch import check_launch, own_folder
 from fqgan_hf.training.data.codes import finish, is_written, shard_name, write_shard
-from fqgan_hf.training.data.codes_manifest import CodesManifest
+from fqgan_hf.training.data.codes_manifest import CodesManifest, check_can_draw
 from fqgan_hf.training.data.crops import CROPS, to_pixel_values
 
 
@@ -46,13 +47,37 @@ class Views(Dataset):
             return {"skipped": self.images.name(index)}
         check_label(label, self.images.label_names, self.images.name(index))
         views = [to_pixel_values(view) for view in self.make_views(image, self.resolution)]
-        return {"views": torch.stack(views), "label": label, "id": self.images.name(index)}
+        return {"views": torch.stack(views), "label": label, "id": self.images.name(index), "index": index}
 
 
 def _collate(items: list[dict]) -> tuple[dict | None, list[str]]:
     """The batch of what could be read, if anything, and the ids of what could not."""
     read = [item for item in items if "skipped" not in item]
     return default_collate(read) if read else None, [item["skipped"] for item in items if "skipped" in item]
+
+
+def draws_of(seed: int, index: int, view: int) -> torch.Generator:
+    """
+    The random numbers of one view of one image: those of no other, whatever is encoded along with it.
+
+    Args:
+        seed (`int`): Of the extraction.
+        index (`int`): Number of the image among all.
+        view (`int`): Number of the view.
+
+    Returns:
+        `torch.Generator`: On the CPU, so that all devices draw the same.
+    """
+    state = np.random.SeedSequence((seed, index, view)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> 1))
+
+
+def _encode_view(
+    model: FQGANModel, pixel_values: torch.Tensor, seed: int | None, indices: list[int], view: int
+) -> torch.Tensor:
+    """Codes `(B, K, h, w)` of one view of some images `(B, 3, H, W)`: the likeliest ones, or with a seed drawn."""
+    draws = None if seed is None else [draws_of(seed, index, view) for index in indices]
+    return model.encode(pixel_values.to(model.device), generator=draws).codes
 
 
 @torch.no_grad()
@@ -70,7 +95,11 @@ def _encode_shard(
         if batch is None:
             continue
         # View by view, so that the batch in memory is batch_size whatever the number of views.
-        grids = [model.encode(pixel_values.to(model.device)).codes for pixel_values in batch["views"].unbind(1)]
+        indices = batch["index"].tolist()
+        grids = [
+            _encode_view(model, pixel_values, manifest.seed, indices, view)
+            for view, pixel_values in enumerate(batch["views"].unbind(1))
+        ]
         codes.append(torch.stack(grids, dim=1).cpu())
         ids += batch["id"]
         labels += batch["label"].tolist()
@@ -96,6 +125,8 @@ def _write_codes(accelerator: Accelerator, args: "ExtractCodesArguments") -> Non
     model = load_pretrained(FQGANModel, args.tokenizer, "tokenizer").to(accelerator.device).eval()
     resolution = args.resolution or model.config.sample_size
     model.grid_size(resolution, resolution)  # raises for a resolution that the tokenizer cannot encode
+    if args.stochastic:
+        check_can_draw(model.config)
     if model.config.codebook_size > 2**16:
         raise ValueError(
             f"codes are stored in 16 bits: codebook_size must be at most 65536, got {model.config.codebook_size}"
@@ -104,7 +135,7 @@ def _write_codes(accelerator: Accelerator, args: "ExtractCodesArguments") -> Non
         (folder / "bad_images.txt").unlink(missing_ok=True)  # of a run that was stopped: shards know their own
     with accelerator.main_process_first():
         images = load_images(args)
-    manifest = CodesManifest.describe(model, args.tokenizer, images, args.crop, resolution, args.shard_size)
+    manifest = CodesManifest.describe(model, args.tokenizer, images, args.crop, resolution, args.shard_size, args.seed)
 
     # Loop: each process takes every n-th shard; which images a shard holds does not depend on n.
     shards = [range(i, min(i + args.shard_size, len(images))) for i in range(0, len(images), args.shard_size)]

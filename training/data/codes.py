@@ -11,7 +11,6 @@ at all, and the manifest comes last: without it the extraction is unfinished, an
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -89,7 +88,7 @@ def is_written(path: Path, manifest: CodesManifest, num_images: int) -> bool:
     identity, num_rows, skipped = _describe(path, "output_dir")
     if identity != manifest.identity() or num_rows + len(skipped) != num_images:
         raise ValueError(
-            f"output_dir holds {path.name} of another extraction (other tokenizer, data or crops): "
+            f"output_dir holds {path.name} of another extraction (other tokenizer, data, crops or draws): "
             "choose another folder or empty this one"
         )
     return True
@@ -124,7 +123,7 @@ def finish(folder: Path, manifest: CodesManifest) -> None:
         manifest.shards.append({"file": path.name, "rows": num_rows, "sha256": sha256(path)})
         manifest.skipped += skipped
     check_bad_share(set(manifest.skipped), manifest.num_rows)
-    write_json(folder / MANIFEST, asdict(manifest))
+    write_json(folder / MANIFEST, manifest.content())
 
 
 def load_rows(folder: str | Path, manifest: CodesManifest, cache_dir: str | None = None) -> datasets.Dataset:

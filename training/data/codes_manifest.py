@@ -4,7 +4,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ class CodesManifest:
         id2label (`dict[str, str]`): Class id to name.
         shards (`list[dict]`): `file`, `rows` and `sha256` of each shard, in the order of the images.
         skipped (`list[str]`): Ids of the images that could not be read and have no row.
+        stochastic (`bool`): Whether codes were drawn from the tokenizer's distribution rather than its likeliest ones.
+        seed (`int`, *optional*): Where they were, what the draws follow from.
     """
 
     tokenizer: str
@@ -53,6 +55,8 @@ class CodesManifest:
     shards: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     format_version: int = 1
+    stochastic: bool = False
+    seed: int | None = None
 
     @classmethod
     def describe(
@@ -63,8 +67,12 @@ class CodesManifest:
         crop: str,
         resolution: int,
         shard_size: int = 0,
+        seed: int | None = None,
     ) -> "CodesManifest":
-        """The manifest of the codes that a tokenizer gives for views of images, whether they are stored or not."""
+        """
+        The manifest of the codes that a tokenizer gives for views of images, whether they are stored or not; with a
+        seed, of codes that are drawn from its distribution.
+        """
         from fqgan_hf.training.data.crops import CROPS
 
         return cls(
@@ -80,6 +88,8 @@ class CodesManifest:
             shard_size=shard_size,
             num_rows=len(images),
             id2label={str(i): name for i, name in enumerate(images.label_names)},
+            stochastic=seed is not None,
+            seed=seed,
         )
 
     @property
@@ -87,9 +97,16 @@ class CodesManifest:
         """Shape of one row's codes, `(views, num_codebooks, height, width)`."""
         return (len(self.views), self.num_codebooks, *self.grid)
 
+    def content(self) -> dict[str, Any]:
+        """What is stored. Codes that were not drawn have the manifest that they had before there were others."""
+        content = asdict(self)
+        if not self.stochastic:
+            del content["stochastic"], content["seed"]
+        return content
+
     def identity(self) -> bytes:
         """What all shards of one extraction have in common; a shard carries it in its metadata."""
-        content = asdict(self)
+        content = self.content()
         for name in ("shards", "skipped", "tokenizer"):  # the fingerprint says which tokenizer; its path may change
             del content[name]
         return json.dumps(content, sort_keys=True).encode()
@@ -123,8 +140,11 @@ class CodesManifest:
             raise ValueError(f"{path} is not a manifest of codes: see {', '.join(wrong[:5])}")
         manifest = cls(**content)
         for name, accepted, fits in manifest._rules():
-            if not fits(content.get(name, [])):
-                raise ValueError(f"{path} is damaged: {name} must be {accepted}, got {_shortened(content.get(name))}")
+            value = getattr(manifest, name)
+            if not fits(value):
+                raise ValueError(f"{path} is damaged: {name} must be {accepted}, got {_shortened(value)}")
+        if manifest.stochastic is (manifest.seed is None):
+            raise ValueError(f"{path} is damaged: seed must be there where stochastic is true, and only there")
         num_found = sum(shard["rows"] for shard in manifest.shards) + len(manifest.skipped)
         if num_found != manifest.num_rows:
             raise ValueError(f"{path} is damaged: num_rows is {manifest.num_rows}, and its shards hold {num_found}")
@@ -141,8 +161,20 @@ class CodesManifest:
         yield "grid", "two whole numbers of at least 1", lambda value: _all(value, _is_count) and len(value) == 2
         yield "views", "a list of names", lambda value: _all(value, _is_text) and value
         yield "skipped", "a list of names", lambda value: _all(value, _is_text)
+        yield "stochastic", "true or false", lambda value: isinstance(value, bool)
+        yield "seed", "a whole number of at least 0", lambda value: value is None or type(value) is int and value >= 0
         yield "id2label", 'names under "0", "1" and so on', _is_naming
         yield "shards", "a list of files with their rows and SHA-256", lambda value: _all(value, _is_shard) and value
+
+
+def check_can_draw(config: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for the configuration of a tokenizer that has no distribution to draw codes from."""
+    kind = config.get("quantizer_type", "nearest")
+    if kind == "nearest":
+        raise ValueError(
+            f"stochastic needs a tokenizer with a quantizer of type 'gumbel' or 'regularized', got {kind!r}: it has "
+            "no distribution to draw codes from"
+        )
 
 
 def _is_count(value: Any) -> bool:

@@ -1,7 +1,8 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """What a generator trains on: a store of codes, or with --on_the_fly images that a tokenizer encodes as they arrive.
 
-Both give the same codes for the same image, view by view: either can replace the other.
+Both give the same codes for the same image, view by view: either can replace the other, unless the store's were drawn
+(`extract_codes --stochastic`).
 """
 
 from dataclasses import dataclass
