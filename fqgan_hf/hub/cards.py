@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fqgan_hf.hub.facts import quantizer_facts
 from fqgan_hf.hub.kinds import kind_of
 
 
@@ -74,6 +75,10 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
     tags = ["fqgan", "image-tokenizer", "vector-quantization"]
     if kind.generates:
         tags = ["fqgan", "far", "class-conditional"]
+    models = {part_kind.role: part for _, part_kind, part in kind.parts(obj) if part_kind.role in _FACTS}
+    facts = {role: _FACTS[role](model) for role, model in models.items()}
+    if facts.get("tokenizer", {}).get("quantizer_type") == "regularized":
+        tags.append("reg-vq")
     data = ModelCardData(
         license=info.license,
         # The Hub's ready-made snippets for "diffusers" don't import this package and would fail: name it instead.
@@ -96,7 +101,6 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
         ]
         or None,
     )
-    models = {part_kind.role: part for _, part_kind, part in kind.parts(obj) if part_kind.role in _FACTS}
     folders = [Path(base) / "model_cards" for base in fqgan_hf.__path__]
     environment = Environment(
         loader=FileSystemLoader(folders),
@@ -111,7 +115,7 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
         repo_id=repo_id,
         info=info,
         version=fqgan_hf.__version__,
-        **{role: _FACTS[role](model) for role, model in models.items()},
+        **facts,
     )
 
 
@@ -128,6 +132,7 @@ def _tokenizer_facts(model: Any) -> dict[str, Any]:
         "num_codebooks": config.num_codebooks,
         "codebook_size": config.codebook_size,
         "codebook_dim": config.codebook_dim,
+        **quantizer_facts(config),
         "sample_size": config.sample_size,
         "downsample_factor": model.downsample_factor,
         "grid": model.grid_size(config.sample_size, config.sample_size),

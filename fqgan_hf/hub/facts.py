@@ -6,7 +6,7 @@ It needs no library, so that `fqgan info` answers at once.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,18 @@ from fqgan_hf.modeling.checkpoint_files import FLOATING, StoredTensor, read_head
 from fqgan_hf.modeling.configuration_checks import check_label_names
 
 
-# Published configurations by what tells them apart: (num_codebooks, block_out_channels).
+# Configurations of our presets by what tells them apart: (num_codebooks, block_out_channels).
 TOKENIZER_PRESETS = {
     (1, (128, 128, 256, 256, 512)): "vqgan-f16",
     (2, (128, 128, 256, 256, 512)): "fqgan-dual-f16",
     (3, (128, 128, 256, 256, 512)): "fqgan-triple-f16",
     (2, (128, 256, 256, 512)): "fqgan-dual-f8",
     (3, (128, 256, 256, 512)): "fqgan-triple-f8",
+}
+# Those of regularized quantizers also by (codebook_size, token_logits).
+REGULARIZED_PRESETS = {
+    (1, (128, 128, 256, 256, 512), 1024, "linear"): "regvq-f16",
+    (2, (128, 128, 256, 256, 512), 16384, "cosine"): "regfq-dual-f16",
 }
 # (hidden_size, num_hidden_layers, num_attention_heads, num_head_layers)
 GENERATOR_PRESETS = {(1024, 24, 16, 3): "far-base", (1280, 36, 20, 4): "far-large"}
@@ -123,17 +128,16 @@ def tokenizer_facts(folder: Path) -> dict[str, Any]:
     if config["sample_size"] < 1 or config["sample_size"] % factor:
         raise ValueError(f"{folder}: sample_size must be a multiple of {factor}, got {config['sample_size']}")
     grid = config["sample_size"] // factor
-    preset = TOKENIZER_PRESETS.get((config["num_codebooks"], tuple(config["block_out_channels"])))
-    is_published = (config["codebook_size"], config["codebook_dim"], config["latent_channels"]) == (16384, 8, 256)
     parameters = sum(tensor.numel for tensor in tensors.values())
     heads = sum(tensor.numel for name, tensor in tensors.items() if name.startswith("feature_heads."))
     return {
         "kind": f"tokenizer ({kind})",
-        "preset": preset if is_published else None,
+        "preset": _tokenizer_preset(config),
         "num_codebooks": config["num_codebooks"],
         "codebooks": codebook_names(config["num_codebooks"], config["feature_dims"]),
         "codebook_size": config["codebook_size"],
         "codebook_dim": config["codebook_dim"],
+        **quantizer_facts(config),
         "downsample_factor": factor,
         "sample_size": config["sample_size"],
         "grid": [grid, grid],
@@ -143,6 +147,32 @@ def tokenizer_facts(folder: Path) -> dict[str, Any]:
         "fingerprint": _fingerprint(embedding),
         **_weight_facts(tensors),
     }
+
+
+def quantizer_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Which quantizer a tokenizer has: `quantizer_type`, and what of the rest means something to it, None elsewhere.
+
+    Args:
+        config (`Mapping`): Of the tokenizer.
+    """
+    kind = config["quantizer_type"]
+    return {
+        "quantizer_type": kind,
+        "token_logits": None if kind == "nearest" else config["token_logits"],
+        "mask_ratio": config["mask_ratio"] if kind == "regularized" else None,
+    }
+
+
+def _tokenizer_preset(config: Mapping[str, Any]) -> str | None:
+    """The published configuration that this one is, if any."""
+    kind, trunk = config["quantizer_type"], (config["num_codebooks"], tuple(config["block_out_channels"]))
+    if (config["codebook_dim"], config["latent_channels"]) != (8, 256):
+        return None
+    if kind == "nearest":
+        return TOKENIZER_PRESETS.get(trunk) if config["codebook_size"] == 16384 else None
+    preset = REGULARIZED_PRESETS.get((*trunk, config["codebook_size"], config["token_logits"]))
+    return preset if kind == "regularized" else None
 
 
 def generator_facts(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import fqgan_hf
 from fqgan_hf import FARConfig, FARPipeline, FQGANImageProcessor, FQGANModel, FQGANPipeline
 from fqgan_hf.hub.config_fields import config_fields
-from fqgan_hf.hub.facts import codebook_names, collect_facts, folder_kind, tokenizer_facts, weight_files
+from fqgan_hf.hub.facts import codebook_names, collect_facts, folder_kind, format_facts, tokenizer_facts, weight_files
 from fqgan_hf.hub.kinds import KINDS, kind_in_config, kind_named, kind_of
 from fqgan_hf.modeling.checkpoint_files import read_header
 
@@ -72,6 +72,31 @@ class TestEqualToTheLoadedModel:
         assert facts["downsample_factor"] == model.downsample_factor
         assert facts["dtype"] == [dtype.upper().replace("FLOAT", "F")]
         assert facts["weights_bytes"] == sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
+
+    @pytest.mark.parametrize(
+        ("settings", "quantizer", "words"),
+        [
+            ({}, ("nearest", None, None), ["quantizer type nearest"]),
+            (
+                {"quantizer_type": "gumbel", "token_logits": "cosine"},
+                ("gumbel", "cosine", None),
+                ["quantizer type gumbel", "token logits cosine"],
+            ),
+            (
+                {"quantizer_type": "regularized", "mask_ratio": 0.25},
+                ("regularized", "linear", 0.25),
+                ["quantizer type regularized", "token logits linear", "mask ratio 0.25"],
+            ),
+        ],
+    )
+    def test_quantizer(self, settings, quantizer, words, tmp_path):
+        model = make_tokenizer(**settings)
+        model.save_pretrained(tmp_path)
+        facts = tokenizer_facts(tmp_path)
+        assert (facts["quantizer_type"], facts["token_logits"], facts["mask_ratio"]) == quantizer
+        assert facts["parameters"] == model.num_parameters() and facts["fingerprint"] == model.fingerprint()
+        lines = [" ".join(line.split()) for line in format_facts(facts)]
+        assert [line for line in lines if re.match("quantizer|token|mask", line)] == words
 
     def test_the_fingerprint_knows_signs_of_zero(self, tmp_path):
         model = make_tokenizer()

@@ -211,6 +211,31 @@ class TestCard:
         pipe = self.objects()["far_pipeline.md"]
         assert render_card(pipe, "org/name").count(pipe.vqmodel.fingerprint()[:16]) == 2
 
+    @pytest.mark.parametrize(
+        ("settings", "row"),
+        [
+            ({}, "| quantizer | nearest code |"),
+            (
+                {"quantizer_type": "regularized", "mask_ratio": 0.4},
+                "| quantizer | regularized, linear logits, sampled at 40 % of the positions in training |",
+            ),
+            (
+                {"quantizer_type": "gumbel", "token_logits": "cosine"},
+                "| quantizer | Gumbel, cosine logits, sampled everywhere in training |",
+            ),
+        ],
+    )
+    def test_says_which_quantizer_and_cites_its_paper(self, settings, row):
+        pipe = tiny.pipeline(2, tokenizer_settings=settings)
+        kind = settings.get("quantizer_type", "nearest")
+        for obj in (pipe.vqmodel, FQGANPipeline(pipe.vqmodel, pipe.image_processor), pipe):
+            text = render_card(obj, "org/name")
+            assert text.splitlines().count(row) == 1
+            assert "arXiv:2411.16681" in text and ("arXiv:2303.06424" in text) == (kind != "nearest")
+            assert ("reg-vq" in ModelCard(text).data.tags) == (kind == "regularized")
+            assert "\n\n\n" not in text and text.endswith(".\n")
+        assert "2303.06424" not in render_card(pipe.transformer, "org/name"), "it does not know its tokenizer's"
+
     def test_undefined_variables_raise(self, monkeypatch):
         monkeypatch.setitem(cards._FACTS, "generator", lambda model: {"parameters": 1})
         with pytest.raises(jinja2.UndefinedError, match="num_codebooks"):
