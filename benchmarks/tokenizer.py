@@ -9,6 +9,8 @@ One run in turns (see measure.py), random weights, images of 256 x 256, f = 16, 
     FQGAN, K = 1        one codebook, no adapters either: the architecture of VQModel, so the ratio is the code's
     FQGAN, K = 2        the published dual tokenizer: two adapters of six transformer blocks and two lookups more
 
+and in a table of its own, K = 1 with the quantizer of Reg-VQ, by linear and by cosine logits, beside the nearest code.
+
 Encoding is pixels to codes, decoding is codes to pixels. The floor is the model's arithmetic at the speed of one
 large convolution in the same dtype. Prints Markdown tables; `--output_dir` also receives tokenizer_speed.json. With
 `--model` and `--images` the last table, on what half precision changes, is that of a trained tokenizer. On a machine
@@ -41,6 +43,12 @@ FORMATS = {
     "bf16 optimized": torch.bfloat16,
     "fp16 optimized": torch.float16,
 }
+QUANTIZERS = {
+    "nearest": {"quantizer_type": "nearest"},
+    "regularized, linear logits": {"quantizer_type": "regularized", "token_logits": "linear"},
+    "regularized, cosine logits": {"quantizer_type": "regularized", "token_logits": "cosine"},
+}
+QUANTIZER_SIZES = (1024, 16384)
 LOOKUP_BATCHES = (1, 4, 16)
 MEMORY_BATCH = 64
 
@@ -107,6 +115,20 @@ def measure_models(batch: int, rounds: int, formats: list[str]) -> dict[str, dic
             functions["decode", variant] = partial(model.decode_codes, codes)
     timings = interleaved(functions, rounds, warmup=0)  # seconds each: what the first call prepares is lost in them
     return {task: {name: t for (of, name), t in timings.items() if of == task} for task in ("encode", "decode")}
+
+
+def measure_quantizers(batch: int, rounds: int) -> dict[str, dict[str, Timing]]:
+    """Timings of `encode`, all of it, with each quantizer after `optimize`, by codebook size."""
+    pixels = torch.rand(batch, 3, SIZE, SIZE) * 2 - 1
+    found = {}
+    for size in QUANTIZER_SIZES:
+        models = {
+            name: optimize(FQGANModel(num_codebooks=1, codebook_size=size, **settings).eval())
+            for name, settings in QUANTIZERS.items()
+        }
+        functions = {name: partial(model.encode, pixels) for name, model in models.items()}
+        found[str(size)] = interleaved(functions, rounds)
+    return found
 
 
 def convolution_speed(dtype: torch.dtype) -> float:
@@ -254,6 +276,17 @@ def models_table(timings: dict[str, dict[str, Timing]], batch: int, speeds: dict
     return lines, report
 
 
+def quantizer_table(timings: dict[str, dict[str, Timing]], batch: int) -> tuple[list[str], dict]:
+    """Lines to print and the same for JSON; the ratio is how many times as long as the nearest code's it takes."""
+    lines = [f"| encode, batch {batch}, K = 1, fp32 optimized | codes | CPU s | x nearest, CPU |", "|---|---|---|---|"]
+    report: dict[str, dict] = {}
+    for size, found in timings.items():
+        report[size] = {name: timing.summary(found["nearest"]) for name, timing in found.items()}
+        for name, summary in report[size].items():
+            lines.append(f"| {name} | {size} | {summary['cpu_seconds']:.2f} | {1 / summary['cpu_speedup']:.3f} |")
+    return [*lines, ""], report
+
+
 def lookup_table(report: dict[str, dict]) -> list[str]:
     batches = [f"batch {batch}: CPU ms, x peer, equal codes" for batch in LOOKUP_BATCHES]
     lines = [
@@ -299,6 +332,10 @@ def main() -> None:
 
     lines, results["models"] = models_table(
         measure_models(arguments.batch, arguments.rounds, formats), arguments.batch, speeds
+    )
+    print("\n".join(lines), flush=True)
+    lines, results["quantizers"] = quantizer_table(
+        measure_quantizers(arguments.batch, 3 * arguments.rounds), arguments.batch
     )
     print("\n".join(lines), flush=True)
     results["lookup"] = measure_lookups(3 * arguments.rounds, arguments.threads)

@@ -3,12 +3,15 @@
 
     python benchmarks/training_throughput.py
     python benchmarks/training_throughput.py --presets digits-fqgan digits-far --steps 50 --output_dir outputs/bench
+    python benchmarks/training_throughput.py --presets vqgan-f16 regvq-f16 --perceptual_model FOLDER
 
-Each preset runs as it is, by the training script itself, in a process of its own, for `--steps` steps after
-`--warmup` that do not count, or for `--max_seconds`. Images and codes are made up here, of the preset's sizes: speed
-does not depend on what they show. Networks that the presets take from elsewhere, LPIPS and teachers, are left out, and
-the discriminator plays from the first step. Presets for 256 pixels are meant for GPUs; without one they train on
-`--large_batch_size` images per step. With `--output_dir` the figures go to `training_throughput.json` and `.md` there.
+Each preset runs as it is, by the training script itself, in a process of its own, for `--steps` steps after `--warmup`
+that do not count, or for `--max_seconds`. Images and codes are made up here, of the preset's sizes: speed does not
+depend on what they show. Networks that the presets take from elsewhere, LPIPS, VGG-19 and teachers, are left out, and
+the discriminator plays from the first step; `--perceptual_model` puts a local vision model in the place of LPIPS and
+VGG-19, for the perceptual and the contrastive losses that a preset has. Presets for 256 pixels are meant for GPUs;
+without one they train on `--large_batch_size` images per step. With `--output_dir` the figures go to
+`training_throughput.json` and `.md` there.
 """
 
 import argparse
@@ -233,10 +236,18 @@ def prepare(preset: str, args: argparse.Namespace, folder: Path) -> dict[str, An
         data = folder / f"images-{size}"
         if not data.is_dir():
             make_images(data, size)
-        words += ["--train_data_dir", str(data), "--perceptual_weight", "0", "--teachers", "none", "--disc_start", "0"]
+        words += ["--train_data_dir", str(data), "--teachers", "none", "--disc_start", "0", *perceptual_words(args)]
     job = {name: getattr(args, name) for name in ("warmup", "steps", "max_seconds")}
     script = "train_far" if is_generator else "train_fqgan"
     return {**job, "script": script, "words": words, "positions": grid_side(config) ** 2}
+
+
+def perceptual_words(args: argparse.Namespace) -> list[str]:
+    """Options of the losses on feature maps: of the network that was given, or none of these losses."""
+    if args.perceptual_model is None:
+        return [word for name in ("perceptual", "contrastive", "pcl") for word in (f"--{name}_weight", "0")]
+    layers = ["--perceptual_layers", *args.perceptual_layers] if args.perceptual_layers else []
+    return ["--perceptual_model", args.perceptual_model, *layers]
 
 
 def run(preset: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -298,7 +309,9 @@ def report(results: dict[str, Any]) -> list[str]:
     where = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     lines = ["# Training throughput", "", "## Tokenizers", "", *table(results["presets"], "train_fqgan")]
-    lines += ["", "Without LPIPS and teachers, which come on top; a discriminator plays from the first step.", ""]
+    network = results["perceptual_model"]
+    without = "LPIPS, VGG-19 and teachers" if network is None else f"teachers, with {network} for LPIPS and VGG-19"
+    lines += ["", f"Without {without}, which come on top; a discriminator plays from the first step.", ""]
     lines += ["## Generators", "", *table(results["presets"], "train_far")]
     lines += ["", "From a store of codes. A token is one position, of as many codes as there are codebooks.", ""]
     lines += [
@@ -339,6 +352,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--large_batch_size", type=int, default=1, help="without a GPU, of presets for 256 pixels")
     parser.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], help="by default the preset's")
     parser.add_argument("--dataloader_num_workers", type=int, default=0, help="processes that prepare the data")
+    parser.add_argument("--perceptual_model", help="vision model in the place of LPIPS and VGG-19, a local folder")
+    parser.add_argument("--perceptual_layers", nargs="+", metavar="NAME", help="its layers; else its hidden states")
     parser.add_argument("--output_dir", help="folder for training_throughput.json and .md")
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
@@ -350,7 +365,7 @@ def main(argv: list[str] | None = None) -> None:
     results["versions"] = {
         module.__name__: module.__version__ for module in (accelerate, datasets, diffusers, transformers)
     }
-    results |= {name: getattr(args, name) for name in ("steps", "warmup", "max_seconds")}
+    results |= {name: getattr(args, name) for name in ("steps", "warmup", "max_seconds", "perceptual_model")}
     results["command"] = " ".join(["python benchmarks/training_throughput.py", *argv])
     results["presets"] = []
     with tempfile.TemporaryDirectory() as folder:
