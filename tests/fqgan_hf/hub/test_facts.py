@@ -18,7 +18,16 @@ from safetensors.torch import load_file, save_file
 import fqgan_hf
 from fqgan_hf import FARConfig, FARPipeline, FQGANImageProcessor, FQGANModel, FQGANPipeline
 from fqgan_hf.hub.config_fields import config_fields
-from fqgan_hf.hub.facts import codebook_names, collect_facts, folder_kind, format_facts, tokenizer_facts, weight_files
+from fqgan_hf.hub.facts import (
+    REGULARIZED_PRESETS,
+    TOKENIZER_PRESETS,
+    codebook_names,
+    collect_facts,
+    folder_kind,
+    format_facts,
+    tokenizer_facts,
+    weight_files,
+)
 from fqgan_hf.hub.kinds import KINDS, kind_in_config, kind_named, kind_of
 from fqgan_hf.modeling.checkpoint_files import read_header
 
@@ -97,6 +106,19 @@ class TestEqualToTheLoadedModel:
         assert facts["parameters"] == model.num_parameters() and facts["fingerprint"] == model.fingerprint()
         lines = [" ".join(line.split()) for line in format_facts(facts)]
         assert [line for line in lines if re.match("quantizer|token|mask", line)] == words
+
+    @pytest.mark.parametrize("preset", [*TOKENIZER_PRESETS.values(), *REGULARIZED_PRESETS.values()])
+    def test_presets_are_recognized(self, preset, repository, tmp_path):
+        config = json.loads((repository / "training" / "configs" / f"{preset}.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        shape = [config[name] for name in ("num_codebooks", "codebook_size", "codebook_dim")]
+        save_file({"quantizer.embedding": torch.zeros(shape)}, tmp_path / "diffusion_pytorch_model.safetensors")
+        assert tokenizer_facts(tmp_path)["preset"] == preset
+        for change in ({"mask_ratio": 0.2}, {"codebook_dim": 4}, {"quantizer_type": "gumbel"}):
+            (tmp_path / "config.json").write_text(json.dumps(config | change))
+            shape[2] = (config | change)["codebook_dim"]
+            save_file({"quantizer.embedding": torch.zeros(shape)}, tmp_path / "diffusion_pytorch_model.safetensors")
+            assert (tokenizer_facts(tmp_path)["preset"] == preset) == ("mask_ratio" in change)
 
     def test_the_fingerprint_knows_signs_of_zero(self, tmp_path):
         model = make_tokenizer()

@@ -28,7 +28,7 @@ from fqgan_hf.training.common.loop import TrainingPlan
 from fqgan_hf.training.extract_codes import ExtractCodesArguments
 from fqgan_hf.training.far.costs import describe_run, flops_per_image
 from fqgan_hf.training.far.model import trainable_far
-from fqgan_hf.training.fqgan.loss_terms import NEAREST, default_weights
+from fqgan_hf.training.fqgan.loss_terms import NEAREST, default_weights, loss_weights
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_far import main as train_far
 from fqgan_hf.training.train_fqgan import TrainFQGANArguments
@@ -43,9 +43,7 @@ def test_every_option_is_read():
     read = {"config"}  # the parser's own, tested below
     terms = {*NEAREST, *default_weights({"quantizer_type": "regularized"})}
     read |= {f"{term}_weight" for term in terms}  # by name, see test_losses
-    read |= {
-        f"{name}_temperature{end}" for name in ("gumbel", "softmax") for end in ("", "_end")
-    }
+    read |= {f"{name}_temperature{end}" for name in ("gumbel", "softmax") for end in ("", "_end")}
     for path in (path for folder in READERS for path in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args"):
@@ -96,8 +94,9 @@ def test_presets_parse(preset, tmp_path):
     options = TrainFQGANArguments if is_tokenizer else TrainFARArguments
     words = ["--output_dir", "o", *(["--train_data_dir", str(tmp_path)] if is_tokenizer else ["--codes_dir", "c"])]
     args = parse_arguments(options, ["--config", preset, *words])
-    if args.model_config_name_or_path:
-        load_model_config(args.model_config_name_or_path)
+    config = load_model_config(args.model_config_name_or_path) if args.model_config_name_or_path else {}
+    if is_tokenizer:
+        assert loss_weights(args, config)["reconstruction"] == 1, "no term that the quantizer lacks has a weight"
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("base", 417e6), ("large", 901e6)])
