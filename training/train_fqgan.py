@@ -62,7 +62,7 @@ class TrainFQGANArguments(ImageDataArguments, TrainingArguments):
     )
     prior_weight: float | None = option(
         None,
-        "Weight of the KL of the codes in use to a prior, of each codebook; by default 0.05 for quantizer_type "
+        "Weight of the KL of the codes in use to a prior, of each codebook; by default 0.01 for quantizer_type "
         "regularized and 0 for gumbel, which have it.",
     )
     disentanglement_weight: float = option(0.1, "Weight of the disentanglement between codebooks.")

@@ -10,7 +10,7 @@ from fqgan_hf.files import MANIFEST, write_json
 from fqgan_hf.modeling.code_sampling import SamplingSettings
 from fqgan_hf.pipelines.inference import join_pipeline
 from fqgan_hf.processes import ScriptRunner
-from fqgan_hf.training.ablation.regvq_arms import REGVQ, in_order
+from fqgan_hf.training.ablation.regvq_arms import CONTRASTIVE_WEIGHT, REGVQ, in_order
 from fqgan_hf.training.ablation.report_regvq import report_regvq
 from fqgan_hf.training.ablation.runs import (
     Judge,
@@ -23,6 +23,7 @@ from fqgan_hf.training.ablation.runs import (
     training_words,
 )
 from fqgan_hf.training.common.arguments import load_model_config, parse_arguments
+from fqgan_hf.training.fqgan.loss_terms import PRIOR_WEIGHT
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_fqgan import TrainFQGANArguments
 
@@ -44,6 +45,8 @@ def run_regvq(args: "RegVQArguments", scripts: ScriptRunner, command: str) -> li
     settings |= {
         "tokenizer": {name: value for name, value in base.items() if not name.startswith("_")},
         "codebook_size": base["codebook_size"],
+        "prior_weight": PRIOR_WEIGHT,
+        "contrastive_weight": CONTRASTIVE_WEIGHT,
         "perceptual_model": Path(perceptual).name,
         "perceptual_layers": shared.perceptual_layers,
         "perceptual_weight": shared.perceptual_weight,

@@ -106,7 +106,8 @@ def report_regvq(folder: Path, context: Context, results: Results) -> list[str]:
         "",
         f"- **losses of every tokenizer**: L1; perceptual loss of weight {settings['perceptual_weight']:g} on the "
         f"layers {', '.join(settings['perceptual_layers'] or ['hidden states'])} of `{settings['perceptual_model']}`, "
-        "on which the contrastive losses are, too; no discriminator",
+        f"on which the contrastive losses are, too, of weight {settings['contrastive_weight']:g}; prior of weight "
+        f"{settings['prior_weight']:g}; no discriminator",
         f"- **generators**: preset `{settings['generator_preset']}`, {settings['generator_steps']} steps of "
         f"{settings['generator_batch_size']} images on the codes of the training images, as they are at evaluation",
     ]

@@ -14,7 +14,7 @@ VECTOR = {"codebook": 1.0, "commitment": 0.25}
 # The published weights, arXiv 2411.16681; of the prior, whose weight arXiv 2303.06424 does not give, one that cures a
 # collapse here (docs/regvq.md).
 NEAREST = {**VECTOR, "entropy": 0.03, **ALWAYS}
-PRIOR_WEIGHT = 0.05
+PRIOR_WEIGHT = 0.01
 
 # Why a quantizer lacks a term, and what has its place.
 NO_VECTOR = "linear logits have no vector that could be committed to a code"

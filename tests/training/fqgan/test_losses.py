@@ -104,7 +104,7 @@ def test_every_term_of_the_quantizer_has_a_weight_and_an_option(config):
 
 def test_default_weights_are_the_published_ones():
     assert loss_weights(make_args(), {}) == PUBLISHED
-    assert loss_weights(make_args(), {"quantizer_type": "regularized"})["prior"] == 0.05
+    assert loss_weights(make_args(), {"quantizer_type": "regularized"})["prior"] == 0.01
     assert loss_weights(make_args(), {"quantizer_type": "gumbel"})["prior"] == 0.0
 
 
