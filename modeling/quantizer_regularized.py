@@ -94,7 +94,7 @@ class RegularizedQuantizer(FactorizedQuantizer):
         super().__init__(num_codebooks, codebook_size, codebook_dim)
         self.mask_ratio = mask_ratio
         self.mask_shared = mask_shared
-        self.pool_counts: Callable[[torch.Tensor], torch.Tensor] = nn.Identity()
+        self.pool_counts: Callable[[torch.Tensor], torch.Tensor] = own_counts
         if linear_dim is not None:
             bound = linear_dim**-0.5  # as `nn.Conv2d` begins
             self.logit_weight = nn.Parameter(torch.empty(num_codebooks, codebook_size, linear_dim))
@@ -309,6 +309,11 @@ class DrawTokens(torch.autograd.Function):
         mean = torch.linalg.vecdot(gradient, soft)[:, None]
         gradient.sub_(mean).mul_(soft).div_(temperatures)
         return gradient @ weights, gradient.T @ rows, of_codebook, None, None, None
+
+
+def own_counts(counts: torch.Tensor) -> torch.Tensor:
+    """The counts of a training in one process."""
+    return counts
 
 
 def gumbel_noise(like: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:

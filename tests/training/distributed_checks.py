@@ -1,7 +1,7 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """What several processes must do together; `test_distributed.py` starts this by torchrun.
 
-torchrun --nproc_per_node 2 tests/training/distributed_checks.py (nonfinite|fsdp) FOLDER
+torchrun --nproc_per_node 2 tests/training/distributed_checks.py (nonfinite|fsdp|prior) FOLDER
 """
 
 import json
@@ -21,8 +21,10 @@ from torch.distributed.fsdp import fully_shard
 
 from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
+from fqgan_hf.modeling.quantizer_regularized import RegularizedQuantizer
 from fqgan_hf.training.common.checkpointing import unsharded, whole
 from fqgan_hf.training.common.loop import GuardedUpdate, build_optimizer, ema_weights
+from fqgan_hf.training.fqgan.regularization import prepare_quantizer
 
 
 ARGS = SimpleNamespace(
@@ -127,6 +129,36 @@ def fsdp(folder: Path) -> None:
     dist.destroy_process_group()
 
 
+def build_quantizer() -> tuple[RegularizedQuantizer, torch.Tensor]:
+    """A quantizer without chance, and latents of a batch of eight."""
+    torch.manual_seed(0)
+    quantizer = RegularizedQuantizer(2, 16, 4, linear_dim=6, mask_ratio=0.0).train()
+    return quantizer, torch.randn(8, 2, 6, 3, 3)
+
+
+def prior_loss(quantizer: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:
+    """With the reconstruction's share, so that the two are weighed against each other as in a training."""
+    output = quantizer(latents, return_losses=True)
+    return output.losses.prior.sum() + output.latents.square().mul(torch.arange(4.0).view(4, 1, 1)).mean()
+
+
+def prior(folder: Path) -> None:
+    """Each process has half of the batch, and the prior term is that of all of it."""
+    accelerator = Accelerator(cpu=True)
+    quantizer, latents = build_quantizer()
+    quantizer = accelerator.prepare(quantizer)
+    bare = accelerator.unwrap_model(quantizer)
+    prepare_quantizer(accelerator, bare, SimpleNamespace(prior=None))
+    mine = latents[accelerator.process_index :: accelerator.num_processes]
+    loss = prior_loss(quantizer, mine)
+    accelerator.backward(loss)
+    loss = accelerator.reduce(loss.detach(), "mean")
+    if accelerator.is_main_process:
+        gradients = {name: parameter.grad for name, parameter in bare.named_parameters()}
+        save_file({**gradients, "loss": loss}, folder / "prior.safetensors")
+    accelerator.end_training()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"nonfinite": nonfinite, "fsdp": fsdp}[sys.argv[1]](Path(sys.argv[2]))
+    {"nonfinite": nonfinite, "fsdp": fsdp, "prior": prior}[sys.argv[1]](Path(sys.argv[2]))

@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Two processes over gloo: steps skipped together, and FSDP2 as its configuration for the generator says."""
+"""Two processes over gloo: one prior term, steps skipped together, FSDP2 as the generator's configuration says."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from fqgan_hf.modeling.transformer_blocks import DecoderLayer
 from fqgan_hf.training.common.arguments import PRESETS
 from fqgan_hf.training.common.loop import build_optimizer
 
-from .distributed_checks import ARGS, batch, build
+from .distributed_checks import ARGS, batch, build, build_quantizer, prior_loss
 
 
 def run_together(check: str, folder: Path) -> None:
@@ -33,6 +33,22 @@ def run_together(check: str, folder: Path) -> None:
         [*command, str(script), check, str(folder)], env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr[-4000:]
+
+
+def test_the_prior_term_is_that_of_the_joined_batch(tmp_path):
+    """Two processes with half of it each: value and gradients of one process with all of it."""
+    run_together("prior", tmp_path)
+    quantizer, latents = build_quantizer()
+    loss = prior_loss(quantizer, latents)
+    loss.backward()
+    found = load_file(tmp_path / "prior.safetensors")
+    torch.testing.assert_close(found.pop("loss"), loss.detach())
+    assert found.keys() == dict(quantizer.named_parameters()).keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, quantizer.get_parameter(name).grad, rtol=1e-4, atol=1e-7)
+    quantizer.zero_grad()
+    halves = [prior_loss(quantizer, latents[i::2]) for i in (0, 1)]
+    assert (sum(halves) / 2 - loss).abs() > 0.01, "the mean of two priors would be another one"
 
 
 @pytest.mark.slow

@@ -1,16 +1,17 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Perceptual distances on a local backbone; what happens where LPIPS cannot be had."""
 
+import math
 import sys
 from functools import partial
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from urllib.error import URLError
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from fqgan_hf.training.fqgan.perceptual import FeatureDistance, load_perceptual
+from fqgan_hf.training.fqgan.perceptual import VGG_LAYERS, FeatureDistance, load_perceptual, perceptual_losses
 
 
 @pytest.fixture
@@ -100,6 +101,98 @@ def test_lpips_dropout_stays_off(random_lpips, images, monkeypatch):
     state = torch.get_rng_state()
     load_perceptual("lpips")
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---- VGG-19 and layers by name ----
+
+
+@pytest.fixture
+def random_vgg19(monkeypatch):
+    """torchvision's network with random weights in place of the download; gives the network."""
+    models = pytest.importorskip("torchvision.models")
+    network = models.vgg19(weights=None).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.normal_(module.bias, std=0.1)
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+    def load(url, weights_only, check_hash, **_):
+        assert url.endswith("vgg19-dcbb9e9d.pth") and weights_only and check_hash
+        return dict(weights)
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", load)
+    return network
+
+
+def test_vgg19_gives_the_five_named_layers(random_vgg19, images):
+    perceptual = load_perceptual("vgg19")
+    hidden_states, expected, names = (images + 1) / 2, [], []
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    hidden_states = (hidden_states - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+    block, number = 1, 0
+    for layer in random_vgg19.features:
+        hidden_states = layer(hidden_states)
+        number += isinstance(layer, torch.nn.ReLU)
+        if isinstance(layer, torch.nn.MaxPool2d):
+            block, number = block + 1, 0
+        elif isinstance(layer, torch.nn.ReLU) and f"relu{block}_{number}" in VGG_LAYERS:
+            names.append(f"relu{block}_{number}")
+            expected.append(F.normalize(hidden_states.clone(), dim=1))
+    assert names == ["relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"]
+    for found, wanted in zip(perceptual.features(images), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+    assert not any(parameter.requires_grad for parameter in perceptual.parameters())
+    reconstructions = images.flip(0).requires_grad_(True)
+    perceptual(images, reconstructions).backward()
+    assert reconstructions.grad.abs().sum() > 0
+    (single,) = load_perceptual("vgg19", ["relu3_4"]).features(images)
+    assert single.shape == (2, 256, 8, 8)
+    with pytest.raises(ValueError, match=r"perceptual_layers: 'vgg19' has relu1_1, .* relu5_4, got 'relu3_5'"):
+        load_perceptual("vgg19", ["relu3_5"])
+
+
+def test_vgg19_without_its_weights(monkeypatch):
+    pytest.importorskip("torchvision")
+
+    def offline(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    with pytest.raises(OSError, match=r"weights of VGG-19.*no route to host.*vgg19-dcbb9e9d\.pth.*--perceptual_model"):
+        load_perceptual("vgg19")
+
+
+def test_layers_by_name(images, shared_dir):
+    """They are those that the hidden states are of, and the network stops after the last of them."""
+    network = str(shared_dir / "data" / "cifar10-net")
+    stages = load_perceptual(network).features(images)
+    named = load_perceptual(network, ["encoder.stages.0", "embedder", "embedder"])
+    later = []
+    named.model.encoder.stages[1].register_forward_hook(lambda *_: later.append(True))
+    found = named.features(images)
+    assert len(found) == 2 and all(torch.equal(one, other) for one, other in zip(found, stages, strict=False))
+    assert not later
+    with pytest.raises(ValueError, match=r"perceptual_layers: .* has no layer 'stages\.0'; it has encoder\.stages\.0"):
+        load_perceptual(network, ["stages.0"])
+    with pytest.raises(ValueError, match="perceptual_layers must not be set for 'lpips'"):
+        load_perceptual("lpips", ["relu1_2"])
+
+
+def test_contrastive_losses_on_the_tokens_of_a_transformer(images, tiny_dinov2):
+    """Its class token has no place in the image, and is left out."""
+    perceptual = load_perceptual(tiny_dinov2)
+    args = SimpleNamespace(
+        perceptual_weight=0.0, contrastive_weight=0.5, pcl_weight=0.25, pcl_num_patches=64, pcl_temperature=0.1
+    )
+    distances = torch.rand(2, 4, 4)
+    loss, scalars = perceptual_losses(perceptual, images, images.flip(0).requires_grad_(True), distances, args)
+    expected = 0.5 * scalars["loss/contrastive"] + 0.25 * scalars["loss/pcl"]
+    torch.testing.assert_close(loss.detach(), expected)
+    assert scalars.keys() == {"loss/contrastive", "loss/pcl"}
+    side = perceptual.size[0] // perceptual.model.config.patch_size
+    zero = SimpleNamespace(**{**vars(args), "pcl_temperature": 1e6})
+    _, scalars = perceptual_losses(perceptual, images, images.flip(0), distances, zero)
+    assert scalars["loss/contrastive"].item() == pytest.approx(math.log(min(64, side * side)), rel=1e-3)
 
 
 @pytest.mark.hub
