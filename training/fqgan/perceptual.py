@@ -194,14 +194,15 @@ class FeatureDistance(PerceptualNetwork, FrozenVisionModel):
                 raise ValueError(f"perceptual_layers: {name!r} has no layer {layer!r}; it has {', '.join(near)}")
             modules[layer].register_forward_hook(self._keep(layer))
         maps = self.features(torch.zeros(1, 3, *(self.size or (64, 64))))
-        if not maps:
-            raise ValueError(f"perceptual_model: {name!r} must be a vision model with hidden states")
         if layers and len(maps) < len(self.layers):
             raise ValueError(f"perceptual_layers: not all of {self.layers} have an output in {name!r}")
+        if not maps:
+            raise ValueError(f"perceptual_model: {name!r} must be a vision model with hidden states")
 
     def _keep(self, layer: str):
         def hook(module: nn.Module, inputs: tuple, output) -> None:
-            self._outputs[layer] = output[0] if isinstance(output, tuple) else output
+            # Of several outputs, in a tuple or a library's class, the first is the hidden state.
+            self._outputs[layer] = output if torch.is_tensor(output) else output[0]
             if len(self._outputs) == len(self.layers):
                 raise _AllSeen
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fqgan_hf.training.fqgan.contrastive import contrastive_loss, probabilistic_contrastive_loss
 from fqgan_hf.training.fqgan.perceptual import VGG_LAYERS, FeatureDistance, load_perceptual, perceptual_losses
 
 
@@ -193,6 +194,85 @@ def test_contrastive_losses_on_the_tokens_of_a_transformer(images, tiny_dinov2):
     zero = SimpleNamespace(**{**vars(args), "pcl_temperature": 1e6})
     _, scalars = perceptual_losses(perceptual, images, images.flip(0), distances, zero)
     assert scalars["loss/contrastive"].item() == pytest.approx(math.log(min(64, side * side)), rel=1e-3)
+
+
+def test_vgg19_layers_come_in_the_networks_order(random_vgg19, images):
+    """Whatever that of the names, each once; what comes after the last one is not even kept."""
+    perceptual = load_perceptual("vgg19", ["relu3_4", "relu1_1", "relu3_4"]).train()
+    assert [map_.shape[1:] for map_ in perceptual.features(images)] == [(64, 32, 32), (256, 8, 8)]
+    assert sum(parameter.numel() for parameter in perceptual.parameters()) == 2_325_568, "eight convolutions"
+    assert not any(module.training for module in perceptual.modules())
+    assert perceptual(images, images) == 0
+
+
+def test_vgg19_without_torchvision(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    with pytest.raises(ValueError, match=r"'vgg19' needs torchvision.*--perceptual_weight 0"):
+        load_perceptual("vgg19")
+
+
+def test_an_output_of_the_librarys_class(images, shared_dir):
+    """Its first entry is the last hidden state; another call leaves nothing of the one before."""
+    network = str(shared_dir / "data" / "cifar10-net")
+    whole, named = load_perceptual(network), load_perceptual(network, ["encoder"])
+    for batch in (images, images.flip(0), images[:1]):
+        (found,) = named.features(batch)
+        assert torch.equal(found, whole.features(batch)[-1])
+
+
+def test_a_layer_without_a_map_is_named(shared_dir, tiny_clip):
+    network = str(shared_dir / "data" / "cifar10-net")
+    for layers in (["encoder.stages"], ["encoder.stages", "embedder"]):  # a list of modules is never called
+        with pytest.raises(ValueError, match=r"perceptual_layers: not all of \['encoder\.stages'.*\] have an output"):
+            load_perceptual(network, layers)
+    names = dict(load_perceptual(tiny_clip).model.named_modules())
+    pooled = next(name for name in names if name.endswith("post_layernorm"))
+    with pytest.raises(ValueError, match=r"perceptual_layers: '.*post_layernorm' must give a feature map, got shape"):
+        load_perceptual(tiny_clip, [pooled])
+
+
+WEIGHTS = {"perceptual": 0.5, "contrastive": 2.0, "pcl": 3.0}
+ALL_PATCHES = {"pcl_num_patches": 10_000, "pcl_temperature": 0.3}
+
+
+@pytest.mark.parametrize("left_out", [None, *WEIGHTS])
+def test_losses_are_weighted_terms_of_one_pass(left_out, images, shared_dir):
+    perceptual = load_perceptual(str(shared_dir / "data" / "cifar10-net"), ["embedder", "encoder.stages.0"])
+    others, distances = images.flip(0), torch.rand(2, 4, 4) * (torch.rand(2, 4, 4) < 0.6)
+    maps = perceptual.features(images), perceptual.features(others)
+    expected = {
+        "perceptual": perceptual(images, others),
+        "contrastive": contrastive_loss(*maps, 10_000, 0.3),
+        "pcl": probabilistic_contrastive_loss(*maps, distances, 10_000, 0.3),
+    }
+    weights = {name: 0.0 if name == left_out else weight for name, weight in WEIGHTS.items()}
+    args = SimpleNamespace(**{f"{name}_weight": weight for name, weight in weights.items()}, **ALL_PATCHES)
+    passes = []
+    perceptual.model.embedder.register_forward_pre_hook(lambda *_: passes.append(True))
+    images.requires_grad_(True)
+    others.requires_grad_(True)
+    loss, scalars = perceptual_losses(perceptual, images, others, distances, args)
+    assert len(passes) == 2
+    assert scalars.keys() == {f"loss/{name}" for name in WEIGHTS if name != left_out}
+    for name, value in scalars.items():
+        torch.testing.assert_close(value, expected[name.removeprefix("loss/")])
+    torch.testing.assert_close(loss, sum(weights[name] * expected[name] for name in expected))
+    loss.backward()
+    assert images.grad is None and others.grad.abs().sum() > 0
+
+
+def test_tokens_stand_at_their_places(images, tiny_dinov2):
+    """The weights of 4x4 positions go to 4x4 tokens, whose grid is read row by row after the class token."""
+    perceptual, others = load_perceptual(tiny_dinov2), images.flip(0)
+    maps = [
+        [map_[:, :, 0, 1:].reshape(2, -1, 4, 4) for map_ in perceptual.features(batch)] for batch in (images, others)
+    ]
+    distances = torch.zeros(2, 4, 4)
+    distances[:, 0, 3] = distances[:, 2, 1] = distances[:, 3, 3] = 1.0
+    distances[0, 1, 1] = 5.0
+    args = SimpleNamespace(perceptual_weight=0.0, contrastive_weight=0.0, pcl_weight=1.0, **ALL_PATCHES)
+    loss, _ = perceptual_losses(perceptual, images, others, distances, args)
+    torch.testing.assert_close(loss, probabilistic_contrastive_loss(*maps, distances, 10_000, 0.3))
 
 
 @pytest.mark.hub
