@@ -69,8 +69,10 @@ save_file(results, "results.safetensors")
 
 
 def make_models(num_codebooks):
+    """Of one and of four codebooks with the quantizer of Reg-VQ."""
     torch.manual_seed(num_codebooks)
-    return tiny.tokenizer(num_codebooks), tiny.generator(num_codebooks)
+    quantizer = {1: {"quantizer_type": "regularized"}, 4: {"quantizer_type": "gumbel", "token_logits": "cosine"}}
+    return tiny.tokenizer(num_codebooks, **quantizer.get(num_codebooks, {})), tiny.generator(num_codebooks)
 
 
 @torch.no_grad()
