@@ -16,6 +16,8 @@ from fqgan_hf.training.fqgan.loss_terms import remedies
 from fqgan_hf.training.fqgan.regularization import read_prior, temperatures
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 
+from ..test_scripts import EXACT, equal_up_to_rounding, launch
+
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LINEAR = {"quantizer_type": "regularized"}
@@ -172,6 +174,28 @@ def test_a_given_prior_is_what_codes_go_to(tokenizer_options, tokenizer_config, 
     model = FQGANModel.from_pretrained(str(tmp_path / "run"))
     codes = model.encode(torch.rand(16, 3, 16, 16) * 2 - 1).codes
     assert (codes < 8).float().mean() > 0.8
+
+
+@pytest.mark.slow
+def test_two_processes(options, read_metrics, tmp_path):
+    """Without chance as one process with the joined batch, prior and all; with chance they resume exactly."""
+    settings, without_chance = {**EXACT, "checkpointing_steps": 2}, {**LINEAR, "mask_ratio": 0.0}
+    train_fqgan(options(tmp_path / "one", without_chance, train_batch_size=8, **settings))
+    launch(options(tmp_path / "two", without_chance, train_batch_size=4, **settings), 2)
+    one, two = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
+    assert len(one) == len(two) == 3
+    for first, second in zip(one, two, strict=True):
+        assert first["loss/prior/0"] > 0.01 and first["loss/pcl"] == 0, "no code is sampled"
+        for name, value in first.items():
+            if name != "images_per_second":
+                assert second[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+    equal_up_to_rounding(tmp_path / "one" / WEIGHTS, tmp_path / "two" / WEIGHTS)
+
+    launch(options(tmp_path / "whole", COSINE, **settings), 2)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
+    launch(options(tmp_path / "resumed", COSINE, resume_from_checkpoint="latest", **settings), 2)
+    assert (tmp_path / "resumed" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+    assert all(record["loss/pcl"] > 0 for record in read_metrics(tmp_path / "resumed"))
 
 
 # ---- The monitor ----
