@@ -211,6 +211,29 @@ def test_evaluation_has_a_gradient_where_it_is_asked_for():
     assert latents.grad.abs().sum() > 0
 
 
+def test_cosine_tokens_are_committed_to_the_likeliest_code():
+    """Not to the sampled one; each of the two terms moves its own side."""
+    quantizer = make(2, None, mask_ratio=1.0).train()
+    latents = make_latents(quantizer).requires_grad_(True)
+    losses = quantizer(latents, return_losses=True).losses
+    z = F.normalize(latents.detach().double().permute(0, 1, 3, 4, 2), dim=-1)
+    codes = naive_logits(quantizer, latents.detach()).argmax(-1)
+    codebooks = F.normalize(quantizer.embedding.detach().double(), dim=-1)
+    for k in range(2):
+        expected = (codebooks[k][codes[:, k]] - z[:, k]).square().mean().item()
+        assert [losses.codebook[k].item(), losses.commitment[k].item()] == pytest.approx([expected] * 2, rel=1e-5)
+    for loss, sides in ((losses.codebook, [True, False]), (losses.commitment, [False, True])):
+        inputs, options = (quantizer.embedding, latents), {"retain_graph": True, "materialize_grads": True}
+        assert [bool(moved.any()) for moved in torch.autograd.grad(loss.sum(), inputs, **options)] == sides
+
+
+def test_the_scale_of_cosines_is_bounded():
+    quantizer = make(1, None)
+    quantizer.log_logit_scale.data.fill_(20.0)
+    _, weights = quantizer.token_logits(torch.randn(1, 7, 4))
+    torch.testing.assert_close(weights.norm(dim=-1), torch.full((1, 32), 100.0))
+
+
 # ---- The prior ----
 
 
@@ -379,10 +402,7 @@ def test_the_type_is_not_chosen_on_loading(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"quantizer_type": "regularised"},
-            r"quantizer_type must be one of nearest, gumbel, regularized, got 'regular",
-        ),
+        ({"quantizer_type": "vq"}, r"quantizer_type must be one of nearest, gumbel, regularized, got 'vq'"),
         ({"token_logits": "dot"}, r"token_logits must be one of linear, cosine, got 'dot'"),
         ({"mask_ratio": 1.5}, r"mask_ratio must be a number in \[0.0, 1.0\], got 1.5"),
         ({"mask_ratio": "half"}, r"mask_ratio must be a number"),
