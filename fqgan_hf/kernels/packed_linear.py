@@ -6,6 +6,7 @@ no parameter or buffer: it cannot be moved, cast or trained.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -101,6 +102,17 @@ class OneDNNLinear(PackedLinear):
         return torch.ops.mkldnn._linear_pointwise(rows, self.packed_weight, self.bias, "none", [], "")
 
 
+@cache
+def int8_products_saturate() -> bool:
+    """Whether oneDNN's sums of two products of 8 bits overflow 16 bits, as on processors without VNNI."""
+    inputs, weight = torch.full((1, 64), 255, dtype=torch.uint8), torch.full((8, 64), 127, dtype=torch.int8)
+    packed = torch.ops.onednn.qlinear_prepack(weight, None)
+    scale, zero_point = torch.ones(8), torch.zeros(8, dtype=torch.int32)
+    output = 1.0, 0, torch.float32, "none", [], ""
+    found = torch.ops.onednn.qlinear_pointwise(inputs, 1.0, 0, packed, scale, zero_point, None, *output)
+    return found.min().item() != 255 * 127 * 64
+
+
 class OneDNNInt8Linear(Int8Linear):
     """In oneDNN's own order of int8 weights."""
 
@@ -116,8 +128,15 @@ class OneDNNInt8Linear(Int8Linear):
         # The fast kernels take unsigned inputs: levels -127 to 127, rounded, become 1 to 255 around a zero point 128.
         # A row of zeros gets arbitrary levels, which its scale of 0 turns into 0 again.
         levels = (entries * (127 / largest)).add_(128.5).to(torch.uint8)
-        weight = self.packed_weight, self.scale, self.zero_point
-        output = 1.0, 0, torch.float32, "none", [], ""  # scale, zero point, dtype and what is fused: nothing
-        products = torch.ops.onednn.qlinear_pointwise(levels, 1.0, 128, *weight, None, *output)
+        if int8_products_saturate():  # but not those of halves of the levels, whose zero points add up to 128, too
+            halves = levels // 2
+            products = self._product(halves, 64).add_(self._product(levels - halves, 64))
+        else:
+            products = self._product(levels, 128)
         products = products.mul_(largest).to(rows.dtype)
         return products if self.bias is None else products + self.bias
+
+    def _product(self, levels: torch.Tensor, zero_point: int) -> torch.Tensor:
+        weight = self.packed_weight, self.scale, self.zero_point
+        output = 1.0, 0, torch.float32, "none", [], ""  # scale, zero point, dtype and what is fused: nothing
+        return torch.ops.onednn.qlinear_pointwise(levels, 1.0, zero_point, *weight, None, *output)

@@ -102,7 +102,7 @@ WRONG_USAGE = [
     ("train_fqgan", [*TRAIN, "--config"], "--config: expected one argument"),
     ("extract_codes", [*EXTRACT, "--crop", "eleven"], "--crop: invalid choice: 'eleven'"),
     ("evaluation", ["--top_k", "x"], "--top_k.*invalid int value: 'x'"),
-    ("ablation.ablate", [], "the first word must be one of table3, table4, got nothing"),
+    ("ablation.ablate", [], "the first word must be one of table3, table4, regvq, got nothing"),
     ("ablation.ablate", ["table3", "--sead", "1"], "unknown option '--sead', did you mean '--seeds'?"),
 ]
 MISTAKES = [
