@@ -161,7 +161,7 @@ class FactorizedQuantizer(nn.Module):
         return QuantizerOutput(
             latents=rows_to_maps(straight_through, batch, height, width).to(latents.dtype),
             codebook_latents=rows_to_maps(to_both, batch, height, width).to(latents.dtype),
-            codes=rows_to_maps(codes[..., None], batch, height, width)[:, :, 0].contiguous(),
+            codes=codes_to_maps(codes, batch, height, width),
             losses=losses,
         )
 
@@ -214,6 +214,11 @@ def maps_to_rows(maps: torch.Tensor) -> torch.Tensor:
 def rows_to_maps(rows: torch.Tensor, batch: int, height: int, width: int) -> torch.Tensor:
     """The inverse of `maps_to_rows`: `(K, B * H * W, d)` -> `(B, K, d, H, W)`."""
     return rows.reshape(rows.shape[0], batch, height, width, -1).permute(1, 0, 4, 2, 3)
+
+
+def codes_to_maps(codes: torch.Tensor, batch: int, height: int, width: int) -> torch.Tensor:
+    """One grid per image and codebook: `(K, B * H * W)` -> `(B, K, H, W)`."""
+    return codes.view(-1, batch, height, width).transpose(0, 1).contiguous()
 
 
 def nearest_by_cosine(latents: torch.Tensor, codebooks: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from .quantizer_fqgan import (
     FactorizedQuantizer,
     QuantizerOutput,
     argmax_of_rows,
+    codes_to_maps,
     disentanglement,
     maps_to_rows,
     rows_to_maps,
@@ -190,7 +191,7 @@ class RegularizedQuantizer(FactorizedQuantizer):
         return QuantizerOutput(
             latents=maps,
             codebook_latents=maps,
-            codes=rows_to_maps(codes[..., None], batch, height, width)[:, :, 0].contiguous(),
+            codes=codes_to_maps(codes, batch, height, width),
             losses=losses,
             sampling_distance=distance,
         )
@@ -217,7 +218,7 @@ class RegularizedQuantizer(FactorizedQuantizer):
                 for k, chosen in enumerate(places):
                     logits = rows[k, i, chosen] @ weights[k].T
                     codes[k, i, chosen] = logits.add_(gumbel_noise(logits, generator)).argmax(-1)
-        return codes.transpose(0, 1).unflatten(2, (height, width)).contiguous()
+        return codes_to_maps(codes, batch, height, width)
 
     def _stochastic_rows(
         self, batch: int, positions: int, device: torch.device, generator: torch.Generator | None = None

@@ -102,15 +102,23 @@ class OneDNNLinear(PackedLinear):
         return torch.ops.mkldnn._linear_pointwise(rows, self.packed_weight, self.bias, "none", [], "")
 
 
+def onednn_int8_product(
+    levels: torch.Tensor, zero_point: int, packed_weight: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """Rows of uint8 `levels - zero_point` times a prepacked int8 weight, each output times its `scale`, in fp32."""
+    zero_points = torch.zeros(len(scale), dtype=torch.int32)  # of the weight
+    output = 1.0, 0, torch.float32, "none", [], ""  # scale, zero point, dtype and what is fused: nothing
+    return torch.ops.onednn.qlinear_pointwise(
+        levels, 1.0, zero_point, packed_weight, scale, zero_points, None, *output
+    )
+
+
 @cache
 def int8_products_saturate() -> bool:
     """Whether oneDNN's sums of two products of 8 bits overflow 16 bits, as on processors without VNNI."""
     inputs, weight = torch.full((1, 64), 255, dtype=torch.uint8), torch.full((8, 64), 127, dtype=torch.int8)
-    packed = torch.ops.onednn.qlinear_prepack(weight, None)
-    scale, zero_point = torch.ones(8), torch.zeros(8, dtype=torch.int32)
-    output = 1.0, 0, torch.float32, "none", [], ""
-    found = torch.ops.onednn.qlinear_pointwise(inputs, 1.0, 0, packed, scale, zero_point, None, *output)
-    return found.min().item() != 255 * 127 * 64
+    packed_weight = torch.ops.onednn.qlinear_prepack(weight, None)
+    return bool((onednn_int8_product(inputs, 0, packed_weight, torch.ones(8)) != 255 * 127 * 64).any())
 
 
 class OneDNNInt8Linear(Int8Linear):
@@ -120,7 +128,6 @@ class OneDNNInt8Linear(Int8Linear):
         levels, scale = self.quantize(weight)
         self.packed_weight = torch.ops.onednn.qlinear_prepack(levels, None)
         self.scale = scale / 127  # of the product of two levels, for a row whose largest entry is 1
-        self.zero_point = torch.zeros(self.out_features, dtype=torch.int32)
 
     def multiply(self, rows: torch.Tensor) -> torch.Tensor:
         entries = rows.float()
@@ -128,15 +135,11 @@ class OneDNNInt8Linear(Int8Linear):
         # The fast kernels take unsigned inputs: levels -127 to 127, rounded, become 1 to 255 around a zero point 128.
         # A row of zeros gets arbitrary levels, which its scale of 0 turns into 0 again.
         levels = (entries * (127 / largest)).add_(128.5).to(torch.uint8)
+        weight = self.packed_weight, self.scale
         if int8_products_saturate():  # but not those of halves of the levels, whose zero points add up to 128, too
             halves = levels // 2
-            products = self._product(halves, 64).add_(self._product(levels - halves, 64))
+            products = onednn_int8_product(halves, 64, *weight) + onednn_int8_product(levels - halves, 64, *weight)
         else:
-            products = self._product(levels, 128)
+            products = onednn_int8_product(levels, 128, *weight)
         products = products.mul_(largest).to(rows.dtype)
         return products if self.bias is None else products + self.bias
-
-    def _product(self, levels: torch.Tensor, zero_point: int) -> torch.Tensor:
-        weight = self.packed_weight, self.scale, self.zero_point
-        output = 1.0, 0, torch.float32, "none", [], ""  # scale, zero point, dtype and what is fused: nothing
-        return torch.ops.onednn.qlinear_pointwise(levels, 1.0, zero_point, *weight, None, *output)

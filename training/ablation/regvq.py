@@ -5,10 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fqgan_hf.evaluation.evaluate import evaluate_generator
 from fqgan_hf.files import MANIFEST, write_json
 from fqgan_hf.modeling.code_sampling import SamplingSettings
-from fqgan_hf.pipelines.inference import join_pipeline
 from fqgan_hf.processes import ScriptRunner
 from fqgan_hf.training.ablation.regvq_arms import CONTRASTIVE_WEIGHT, REGVQ, in_order
 from fqgan_hf.training.ablation.report_regvq import report_regvq
@@ -44,7 +42,6 @@ def run_regvq(args: "RegVQArguments", scripts: ScriptRunner, command: str) -> li
     settings = common_settings(args, args.tokenizer_config, shared)
     settings |= {
         "tokenizer": {name: value for name, value in base.items() if not name.startswith("_")},
-        "codebook_size": base["codebook_size"],
         "prior_weight": PRIOR_WEIGHT,
         "contrastive_weight": CONTRASTIVE_WEIGHT,
         "perceptual_model": Path(perceptual).name,
@@ -89,16 +86,7 @@ def _judge(judge: Judge, model: Path, far: Path | None, seed: int) -> dict[str, 
     metrics = judge.tokenizer(model)
     if far is None:
         return metrics
-    network, reference = judge.load()
-    figures, _ = evaluate_generator(
-        join_pipeline(model, far).to(network.model.device),
-        reference,
-        network,
-        num_images=judge.args.num_generated_images,
-        seed=seed,
-        batch_size=judge.args.batch_size,
-        settings=SamplingSettings(guidance_scale=judge.args.guidance_scale),
-    )
+    figures = judge.samples(model, far, seed, SamplingSettings(guidance_scale=judge.args.guidance_scale))
     return {
         **metrics,
         "generation_frechet_distance": figures["frechet_distance"],

@@ -83,8 +83,8 @@ def report_regvq(folder: Path, context: Context, results: Results) -> list[str]:
     lines = [
         "# Reg-VQ step by step",
         "",
-        f"One codebook of N = {settings['codebook_size']:,} codes, 8x8 positions. A small FAR is trained on the codes "
-        f"of each tokenizer; {settings['num_generated_images']:,} class-balanced samples with guidance "
+        f"One codebook of N = {settings['tokenizer']['codebook_size']:,} codes, 8x8 positions. A small FAR is trained "
+        f"on the codes of each tokenizer; {settings['num_generated_images']:,} class-balanced samples with guidance "
         f"{settings['guidance_scale']:g}.",
         "",
         *table_head("tokenizer", *COLUMNS[:-1], "*paper: rFID ↓ / PSNR / gFID ↓*", COLUMNS[-1]),

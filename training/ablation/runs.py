@@ -208,31 +208,30 @@ class Judge:
             "classifier_accuracy_of_real_images": reference.accuracy,
         }
 
-    def generator(self, tokenizer: str | Path, folder: Path, seed: int) -> dict[str, Any]:
-        """Figures of a generator's samples from this seed, with the last validation of its training."""
+    def samples(self, tokenizer: str | Path, folder: Path, seed: int, settings: SamplingSettings) -> dict[str, Any]:
+        """Figures of a generator's samples from this seed."""
         network, reference = self.load()
-        args = self.args
-        pipe = join_pipeline(tokenizer, folder).to(network.model.device)
         figures, _ = evaluate_generator(
-            pipe,
+            join_pipeline(tokenizer, folder).to(network.model.device),
             reference,
             network,
-            num_images=args.num_generated_images,
+            num_images=self.args.num_generated_images,
             seed=seed,
-            batch_size=args.batch_size,
-            settings=SamplingSettings(guidance_scale=args.guidance_scale, top_k=args.top_k),
+            batch_size=self.args.batch_size,
+            settings=settings,
         )
-        records = read_metrics(folder / "metrics.jsonl")
-        validation = [record for record in records if "validation/loss" in record]
+        return {**figures, "classifier_accuracy_of_real_images": reference.accuracy}
+
+    def generator(self, tokenizer: str | Path, folder: Path, seed: int) -> dict[str, Any]:
+        """Figures of a generator's samples from this seed, with the last validation of its training."""
+        settings = SamplingSettings(guidance_scale=self.args.guidance_scale, top_k=self.args.top_k)
+        figures = self.samples(tokenizer, folder, seed, settings)
+        validation = [record for record in read_metrics(folder / "metrics.jsonl") if "validation/loss" in record]
         if not validation:
             raise ValueError(f"{folder / 'metrics.jsonl'} is damaged: it says nothing of a validation")
-        losses = [validation[-1][f"validation/loss/{k}"] for k in range(pipe.transformer.config.num_codebooks)]
-        return {
-            **figures,
-            "validation_loss": losses,
-            "validation_loss_sum": sum(losses),
-            "classifier_accuracy_of_real_images": reference.accuracy,
-        }
+        names = sorted(name for name in validation[-1] if name.startswith("validation/loss/"))
+        losses = [validation[-1][name] for name in names]
+        return {**figures, "validation_loss": losses, "validation_loss_sum": sum(losses)}
 
 
 def common_settings(args: "AblationArguments", preset: str, training: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from fqgan_hf import (
     FQGANPipeline,
     optimize,
 )
-from fqgan_hf.kernels import optimization
+from fqgan_hf.kernels import optimization, packed_linear
 from fqgan_hf.kernels.cpu_kernels import int8_kernels_available, kernel_nearest, kernels_available
 from fqgan_hf.kernels.packed_linear import OneDNNInt8Linear, OneDNNLinear, PackedLinear
 
@@ -59,7 +59,10 @@ def test_onednn_layer_equals_the_plain_one(bias, rows):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_onednn_int8_layer_is_near_the_plain_one_row_by_row(bias, dtype):
+@pytest.mark.parametrize("saturates", [None, True], ids=["this-processor", "saturating"])
+def test_onednn_int8_layer_is_near_the_plain_one_row_by_row(saturates, bias, dtype, monkeypatch):
+    if saturates:
+        monkeypatch.setattr(packed_linear, "int8_products_saturate", lambda: True)
     linear = nn.Linear(256, 70, bias=bias, dtype=dtype)
     inputs = torch.randn(4, 1, 256, dtype=dtype) * torch.tensor([1e-3, 1.0, 1e3, 0.0], dtype=dtype)[:, None, None]
     expected = linear(inputs)

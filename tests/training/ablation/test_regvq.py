@@ -21,8 +21,8 @@ from fqgan_hf.training.train_fqgan import TrainFQGANArguments
 SETTINGS = {
     "data": "shades", "max_train_samples": 14000, "preset": "tokenizer", "max_train_steps": 700,
     "train_batch_size": 64, "learning_rate": 0.002, "feature_extractor": "net", "num_test_images": 2000,
-    "codebook_size": 1024, "perceptual_model": "net", "perceptual_layers": ["embedder"], "perceptual_weight": 0.2,
-    "contrastive_weight": 0.02, "prior_weight": 0.01,
+    "tokenizer": {"codebook_size": 1024}, "contrastive_weight": 0.02, "prior_weight": 0.01,
+    "perceptual_model": "net", "perceptual_layers": ["embedder"], "perceptual_weight": 0.2,
     "generator_preset": "far", "generator_steps": 450, "generator_batch_size": 64, "num_generated_images": 2000,
     "guidance_scale": 1.75,
 }  # fmt: skip
