@@ -12,7 +12,7 @@ from typing import Any
 ALWAYS = {"disentanglement": 0.1}
 VECTOR = {"codebook": 1.0, "commitment": 0.25}
 # The published weights, arXiv 2411.16681; of the prior, whose weight arXiv 2303.06424 does not give, one that cures a
-# collapse here (docs/regvq.md).
+# collapse (docs/results/regvq.md).
 NEAREST = {**VECTOR, "entropy": 0.03, **ALWAYS}
 PRIOR_WEIGHT = 0.01
 
