@@ -64,8 +64,9 @@ def test_commands(folder, capsys):
     assert main(["generate", *model, "--class_labels", "1", "2", "--out", str(folder / "made.png")]) == 0
     for name in ("grid.png", "made.png"):
         assert Image.open(folder / name).width >= 32
-    for name, batch in (("one", "1"), ("four", "4")):
-        words = ["--num", "6", "--batch_size", batch, "--output_dir", str(folder / name)]
-        assert main(["sample", *model, *words]) == 0
-    manifests = [json.loads((folder / name / "manifest.json").read_text()) for name in ("one", "four")]
+    for name, numbers in (("whole", ["6"]), ("pieces", ["3", "6"])):
+        for number in numbers:
+            words = ["--num", number, "--batch_size", "1", "--output_dir", str(folder / name)]
+            assert main(["sample", *model, *words]) == 0
+    manifests = [json.loads((folder / name / "manifest.json").read_text()) for name in ("whole", "pieces")]
     assert manifests[0]["shards"] == manifests[1]["shards"], "with their hashes"
