@@ -43,7 +43,18 @@ EXTRAS = {
         "tensorboard>=2.18",  # accelerate's tracker for --report_to tensorboard
     ],
     # torchvision, which lpips imports, without bounds: pip finds the build that belongs to the installed torch.
-    "eval": ["torchvision", "lpips>=0.1.4"],
+    "eval": [
+        "torchvision",
+        "datasets>=4.0",
+        "evaluate>=0.4.6",
+        "lpips>=0.1.4",
+        "matplotlib>=3.9",
+        "pyarrow>=19.0",
+        "scikit-learn>=1.5",
+        "threadpoolctl>=3.0",
+        "torch-fidelity>=0.4",
+        "torchmetrics>=1.6",
+    ],
     "space": ["gradio>=6.0,<7"],
 }
 TOOLS = [
@@ -85,6 +96,7 @@ setup(
     package_dir=PACKAGE_DIRS,
     package_data={
         "fqgan_hf": ["py.typed"],
+        "fqgan_hf.evaluation.modules": ["*/*.py", "*/README.md"],  # folders that `evaluate` loads, no packages
         "fqgan_hf.kernels": ["cpu_kernels.cpp"],
         "fqgan_hf.training": ["configs/*.yaml", "configs/*.json"],
         "fqgan_hf.model_cards": ["*.md"],

@@ -36,12 +36,13 @@ import transformers
 from measure import machine, write_results
 from PIL import Image
 
+from fqgan_hf.codes.manifest import CodesManifest
+from fqgan_hf.codes.store import finish, shard_name, write_shard
 from fqgan_hf.files import atomic_path
 from fqgan_hf.training import train_far, train_fqgan
 from fqgan_hf.training.ablation.report import NOTES
 from fqgan_hf.training.common.arguments import PRESETS, load_model_config, parse_arguments, preset_names
 from fqgan_hf.training.common.costs import readable
-from fqgan_hf.training.data.codes import CodesManifest, finish, shard_name, write_shard
 from fqgan_hf.training.data.crops import CROPS
 from fqgan_hf.training.far import loop as generator_training
 from fqgan_hf.training.fqgan import loop as tokenizer_training

@@ -21,8 +21,11 @@ _MODULE_OF = {
     "SamplingSettings": "fqgan_hf.modeling.code_sampling",
     "collect_facts": "fqgan_hf.hub.facts",
     "convert_checkpoint": "fqgan_hf.conversion",
+    "decode_to_folder": "fqgan_hf.codes.decode",
+    "encode_images": "fqgan_hf.codes.encode",
     "export": "fqgan_hf.hub.export",
     "generate_images": "fqgan_hf.pipelines.inference",
+    "load_metric": "fqgan_hf.evaluation.modules",
     "load_pipeline": "fqgan_hf.pipelines.inference",
     "load_tokenizer": "fqgan_hf.pipelines.inference",
     "optimize": "fqgan_hf.kernels.optimization",
@@ -33,7 +36,10 @@ _MODULE_OF = {
 __all__ = sorted([*_MODULE_OF, "__version__"])
 
 if TYPE_CHECKING:  # the same table for programs that read the source
+    from fqgan_hf.codes.decode import decode_to_folder
+    from fqgan_hf.codes.encode import encode_images
     from fqgan_hf.conversion import convert_checkpoint
+    from fqgan_hf.evaluation.modules import load_metric
     from fqgan_hf.hub.cards import CardInfo
     from fqgan_hf.hub.export import export, push_to_hub
     from fqgan_hf.hub.facts import collect_facts

@@ -8,7 +8,19 @@ Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 
 
 import argparse
 
-from fqgan_hf.commands import convert, demo, generate, info, reconstruct, sample
+from fqgan_hf.commands import (
+    compare,
+    convert,
+    decode,
+    demo,
+    encode,
+    evaluate,
+    generate,
+    info,
+    reconstruct,
+    sample,
+    statistics,
+)
 from fqgan_hf.failures import OneLineParser, leave, run_command
 
 
@@ -16,8 +28,13 @@ from fqgan_hf.failures import OneLineParser, leave, run_command
 COMMANDS = (
     demo.COMMAND,
     reconstruct.COMMAND,
+    encode.COMMAND,
+    decode.COMMAND,
     generate.COMMAND,
     sample.COMMAND,
+    evaluate.COMMAND,
+    statistics.COMMAND,
+    compare.COMMAND,
     convert.COMMAND,
     info.COMMAND,
 )

@@ -190,9 +190,10 @@ MAY_IMPORT = {
     "kernels": {"modeling", ""},
     "pipelines": {"modeling", "", "hub", "kernels", "evaluation"},
     "evaluation": {"modeling", "", "hub", "kernels", "pipelines"},
-    "training": {"modeling", "", "hub", "kernels", "pipelines", "evaluation"},
+    "codes": {"modeling", "", "hub", "pipelines", "evaluation"},
+    "training": {"modeling", "", "hub", "kernels", "pipelines", "evaluation", "codes"},
     "demo": {"modeling", "", "hub", "kernels", "pipelines", "evaluation"},
-    "commands": {"modeling", "", "hub", "kernels", "pipelines", "evaluation", "demo"},
+    "commands": {"modeling", "", "hub", "kernels", "pipelines", "evaluation", "codes", "demo"},
     "cli": {"", "commands"},
 }
 

@@ -4,7 +4,7 @@
     accelerate launch -m fqgan_hf.training.extract_codes --tokenizer outputs/fqgan --train_data_dir images/ \
         --crop ten-crop --output_dir outputs/codes
 
-Writes parquet shards and `manifest.json` (see `fqgan_hf.training.data.codes`). The rows do not depend on the number of
+Writes parquet shards and `manifest.json` (see `fqgan_hf.codes.store`). The rows do not depend on the number of
 processes; a run that was stopped continues where it was when it is started again. With --stochastic the codes are
 drawn from a regularized tokenizer's distribution, as its training drew them.
 """
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from fqgan_hf.codes.manifest import check_can_draw
 from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.failures import leave
 from fqgan_hf.files import read_json
 from fqgan_hf.option_checks import check_at_least, check_seed, option
 from fqgan_hf.training.common.arguments import parse_arguments, run_script
 from fqgan_hf.training.common.preflight import check_images, check_model, check_output_dir
-from fqgan_hf.training.data.codes_manifest import check_can_draw
 
 
 @dataclass(kw_only=True)

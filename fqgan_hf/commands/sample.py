@@ -52,6 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="compare what is there already with the hashes in manifest.json"
     )
+    rejection = parser.add_argument_group("rejection sampling", "draw more images and keep the best of each class")
+    rejection.add_argument(
+        "--keep_best", type=number(float, 0, 1, above=True), metavar="R",
+        help="share of the images drawn that is kept: --num / R are drawn",
+    )  # fmt: skip
+    rejection.add_argument(
+        "--classifier", metavar="NETWORK",
+        help="keep those whose class it gives the highest probability: an image classifier of transformers for the "
+        "pipeline's classes, by folder or Hub id",
+    )  # fmt: skip
     add_sampling_arguments(parser)
     add_device_argument(parser)
 
@@ -59,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     if arguments.output_dir.exists() and not arguments.output_dir.is_dir():
         raise ValueError(f"--output_dir must be a folder, got the file {arguments.output_dir}")
+    if (arguments.keep_best is None) != (arguments.classifier is None):
+        raise ValueError("--keep_best and --classifier belong together: give both or neither")
     folder = resolve_pipeline(arguments.model, "--model")
     check_writable(arguments.output_dir / "manifest.json")
     quiet_libraries(arguments.debug)
@@ -82,10 +94,13 @@ def run(arguments: argparse.Namespace) -> None:
         quantization=arguments.quantization,
         format=arguments.format,
         shard_size=arguments.shard_size,
+        keep_best=arguments.keep_best,
+        classifier=arguments.classifier,
     )
     if PartialState().is_main_process:
         verified = ", with the content that was written" if arguments.verify else ""
-        print(f"{arguments.output_dir} holds {done.num} images (seed {done.seed}){verified}")
+        best = f", the best of {done.rejection.num_candidates}" if done.rejection else ""
+        print(f"{arguments.output_dir} holds {done.num} images (seed {done.seed}){best}{verified}")
 
 
 COMMAND = Command(
@@ -99,7 +114,8 @@ COMMAND = Command(
     examples=(
         "  fqgan sample --model outputs/demo/pipeline --num 1000 --output_dir outputs/samples\n"
         "  fqgan sample --model user/far-base --num 50000 --batch_size 128 --dtype bfloat16 --format npz "
-        "--output_dir out/"
+        "--output_dir out/\n"
+        "  fqgan sample --model user/far-base --num 50000 --keep_best 0.5 --classifier user/resnet --output_dir best/"
     ),
     add_arguments=add_arguments,
     run=run,

@@ -39,13 +39,15 @@ def tokenizer_figures(
         judge ([`FeatureNetwork`]): Classifies reconstructions.
     """
     from fqgan_hf.evaluation.evaluate import evaluate_tokenizer
-    from fqgan_hf.evaluation.images import image_batches
+    from fqgan_hf.evaluation.image_batches import image_batches
     from fqgan_hf.evaluation.probe import encode_batches, linear_probe
 
     figures = evaluate_tokenizer(model, reference, judge, each_codebook=True)
     names = codebook_names(model.config.num_codebooks, model.config.feature_dims)
     train = encode_batches(model, image_batches(images, resolution=reference.resolution))
-    probes = linear_probe(model, train, encode_batches(model, reference.batches(batch_size=100)))
+    probes = linear_probe(
+        model, train, encode_batches(model, image_batches(reference.images, resolution=reference.resolution))
+    )
     by_name = {name: figures[name] for name in ("codes_used", "perplexity")}
     each = [
         alone | {"linear_probe_accuracy": accuracy}

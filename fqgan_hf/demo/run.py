@@ -215,7 +215,10 @@ def _evaluate(demo: Run, pipe: "FARPipeline", num_images: int) -> tuple[dict[str
         pipe, labels, seed=demo.seed, batch_size=250, settings=settings, output_type="codes"
     )  # those of the images that were judged
     distance = frechet_distance(
-        real.statistics.mu, real.statistics.sigma, reference.statistics.mu, reference.statistics.sigma
+        real.statistics.pooled.mu,
+        real.statistics.pooled.sigma,
+        reference.statistics.pooled.mu,
+        reference.statistics.pooled.sigma,
     )
     generator["frechet_distance_of_training_digits"] = rounded(distance)
     generator["copies_of_a_training_digit"] = rounded(copied_share(codes, training / "codes"))

@@ -38,3 +38,14 @@ class ImageDataArguments:
             raise FileNotFoundError(f"train_data_dir must be a folder, got {self.train_data_dir!r}")
         check_at_least(self, 1, "resolution", "max_train_samples")
         check_at_least(self, 0, "dataloader_num_workers")
+
+
+def check_source(source: str | Path, split: str | None = None, option: str = "source") -> None:
+    """Raise `FileNotFoundError` or `ValueError`, without opening anything, unless there may be images there."""
+    path = Path(source)
+    if split is None and not path.exists():
+        raise FileNotFoundError(
+            f"{option}: there is no file or folder {source} (a dataset on the Hub needs the name of a split, too)"
+        )
+    if split is None and path.is_file() and path.suffix != ".npz":
+        raise ValueError(f"{option} must be a folder, an .npz file or a dataset with a split, got the file {source}")

@@ -21,16 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-import torch
 from datasets.data_files import DataFilesDict, DataFilesList, get_data_patterns
 from datasets.utils.file_utils import xopen
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from fqgan_hf.evaluation.data_folder import fingerprint, list_data_folder
 from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.failures import first_line
-from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor, load_image
+from fqgan_hf.modeling.image_processing_fqgan import load_image
 
 
 logger = logging.getLogger(__name__)
@@ -388,47 +386,3 @@ def _find_label_column(dataset: datasets.Dataset | datasets.IterableDataset, nam
             return usual
     classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     return classes[0] if len(classes) == 1 else None
-
-
-class ProcessedImages(Dataset):
-    """Images as `FQGANImageProcessor` prepares them at inference: for validation and evaluation."""
-
-    def __init__(self, images: LabelledImages, indices: Sequence[int], processor: FQGANImageProcessor):
-        self.images = images
-        self.indices = indices
-        self.processor = processor
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> dict[str, torch.Tensor | int]:
-        image, label = self.images.read(self.indices, position)
-        pixel_values = self.processor(image)["pixel_values"][0]
-        return {"pixel_values": pixel_values, "label": label, "index": self.indices[position]}
-
-
-def image_batches(
-    images: LabelledImages,
-    *,
-    resolution: int,
-    num_images: int | None = None,
-    batch_size: int = 100,
-    multiple_of: int = 1,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """
-    The first `num_images` pictures, by default all, prepared as at inference and one batch at a time.
-
-    Args:
-        images (`LabelledImages`): Where they come from.
-        resolution (`int`): Side in pixels to which they are resized and cropped.
-        num_images (`int`, *optional*): At most so many as there are.
-        batch_size (`int`): Images at a time.
-        multiple_of (`int`): The tokenizer's downsampling factor, which must divide the resolution.
-
-    Yields:
-        Pixels `(B, 3, H, W)` in [-1, 1] and labels `(B,)`.
-    """
-    processor = FQGANImageProcessor(size=resolution, multiple_of=multiple_of)
-    indices = range(len(images) if num_images is None else num_images)
-    for batch in DataLoader(ProcessedImages(images, indices, processor), batch_size):
-        yield batch["pixel_values"], batch["label"]

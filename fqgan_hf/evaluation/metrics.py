@@ -8,13 +8,20 @@ Shapes: N samples, D features, C classes.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from fqgan_hf.files import atomic_path
 
-def _matrix(values, name: str, min_rows: int = 1) -> np.ndarray:
+
+ROWS_AT_ONCE = 1024  # that statistics wait for before they pass over a covariance
+
+
+def finite_matrix(values, name: str, min_rows: int = 1) -> np.ndarray:
     """Tensor or array -> finite float64 (N, D) with at least `min_rows` rows."""
     array = _float64(values, name)
     if array.ndim != 2 or array.shape[1] < 1:
@@ -39,29 +46,39 @@ def _gaussian(mu, sigma, suffix: str) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"mu{suffix} and sigma{suffix} must have shapes (D,) and (D, D), got {mu.shape} and {sigma.shape}"
         )
-    asymmetry = np.abs(sigma - sigma.T).max()
+    asymmetry = max(np.abs(rows - columns).max() for rows, columns in zip(sigma, sigma.T, strict=True))
     if asymmetry > 1e-5 * np.abs(sigma).max():  # float32 statistics pass
         raise ValueError(
             f"sigma{suffix} must be symmetric, got entries that differ by {asymmetry:g} across the diagonal"
         )
-    return mu, (sigma + sigma.T) / 2
+    return mu, sigma if asymmetry == 0 else (sigma + sigma.T) / 2
 
 
 def _nonnegative_eigenvalues(eigenvalues: np.ndarray, name: str) -> np.ndarray:
     """Set round-off around zero to zero, which the square root would magnify; refuse what is truly negative."""
-    scale = np.abs(eigenvalues).max()
-    if eigenvalues.min() < -1e-5 * scale:
+    scale = np.abs(eigenvalues).max(initial=0.0)
+    if eigenvalues.min(initial=0.0) < -1e-5 * scale:
         raise ValueError(f"{name} must have no negative eigenvalue, got {eigenvalues.min():g} (largest {scale:g})")
     noise = scale * len(eigenvalues) * np.finfo(np.float64).eps
     return np.where(eigenvalues > noise, eigenvalues, 0.0)
 
 
+def _root(sigma: np.ndarray) -> np.ndarray:
+    """A matrix R with ``R R^T = sigma``, as wide as the rank of sigma."""
+    try:
+        return np.linalg.cholesky(sigma)
+    except np.linalg.LinAlgError:  # fewer samples than features, or features that are always zero
+        eigenvalues, eigenvectors = np.linalg.eigh(sigma)
+        eigenvalues = _nonnegative_eigenvalues(eigenvalues, "sigma1")
+        return eigenvectors[:, eigenvalues > 0] * np.sqrt(eigenvalues[eigenvalues > 0])
+
+
 def frechet_distance(mu1, sigma1, mu2, sigma2) -> float:
     """Frechet distance between two Gaussians, ``|mu1 - mu2|² + tr(S1 + S2 - 2 (S1 S2)^½)``.
 
-    The trace of the root is that of the symmetric ``(S1^½ S2 S1^½)^½``, so two symmetric eigenvalue problems in
-    float64 are enough: no complex square root, and singular covariances (fewer samples than features) need no
-    correction.
+    With any ``R R^T = S1`` the trace of the root is that of the symmetric ``(R^T S2 R)^½``, so a Cholesky factor and
+    the eigenvalues of one symmetric matrix in float64 are enough: no complex square root, and singular covariances
+    (fewer samples than features) need no correction.
 
     Args:
         mu1, mu2 (array or tensor of shape **(D,)**): means.
@@ -80,11 +97,13 @@ def frechet_distance(mu1, sigma1, mu2, sigma2) -> float:
     mu2, sigma2 = _gaussian(mu2, sigma2, "2")
     if mu1.shape != mu2.shape:
         raise ValueError(f"mu1 and mu2 must have the same number of features, got {mu1.size} and {mu2.size}")
-    eigenvalues, eigenvectors = np.linalg.eigh(sigma1)
-    root = (eigenvectors * np.sqrt(_nonnegative_eigenvalues(eigenvalues, "sigma1"))) @ eigenvectors.T
-    _nonnegative_eigenvalues(np.linalg.eigvalsh(sigma2), "sigma2")
-    product = root @ sigma2 @ root
-    trace_root = np.sqrt(_nonnegative_eigenvalues(np.linalg.eigvalsh((product + product.T) / 2), "sigma2")).sum()
+    root = _root(sigma1)
+    if root.shape[1] < len(sigma2):  # what lies outside of its range shows in no product
+        _nonnegative_eigenvalues(np.linalg.eigvalsh(sigma2), "sigma2")
+    product = root.T @ sigma2 @ root
+    del root
+    # Of the product one triangle is read: it is symmetric up to round-off.
+    trace_root = np.sqrt(_nonnegative_eigenvalues(np.linalg.eigvalsh(product), "sigma2")).sum()
     difference = mu1 - mu2
     distance = difference @ difference + np.trace(sigma1) + np.trace(sigma2) - 2 * trace_root
     return max(float(distance), 0.0)
@@ -104,18 +123,24 @@ class FeatureStatistics:
     """
 
     def __init__(self):
-        self.count: int | None = 0
+        self._count: int | None = 0
         self._mean: np.ndarray | None = None
         self._scatter: np.ndarray | None = None  # sum of (x - mean)(x - mean)^T
         self._sigma: np.ndarray | None = None  # the covariance itself, where the count is not known
+        self._waiting: list[np.ndarray] = []  # batches that are not in these sums yet
 
     @property
     def num_features(self) -> int | None:
-        return None if self._mean is None else len(self._mean)
+        return len(self._waiting[0][0]) if self._waiting else None if self._mean is None else len(self._mean)
+
+    @property
+    def count(self) -> int | None:
+        return None if self._count is None else self._count + sum(map(len, self._waiting))
 
     @property
     def mu(self) -> np.ndarray:
         """Mean, float64 **(D,)**. Raises `ValueError` before the first sample."""
+        self._add_waiting()
         if self._mean is None:
             raise ValueError("mu needs at least 1 sample, got 0")
         return self._mean.copy()
@@ -123,11 +148,12 @@ class FeatureStatistics:
     @property
     def sigma(self) -> np.ndarray:
         """Unbiased covariance (divided by N - 1), float64 **(D, D)**. Raises `ValueError` below two samples."""
+        self._add_waiting()
         if self._sigma is not None:
             return self._sigma.copy()
-        if self.count < 2:
-            raise ValueError(f"sigma needs at least 2 samples, got {self.count}")
-        return self._scatter / (self.count - 1)
+        if self._count < 2:
+            raise ValueError(f"sigma needs at least 2 samples, got {self._count}")
+        return self._scatter / (self._count - 1)
 
     def update(self, features) -> "FeatureStatistics":
         """Add a batch.
@@ -141,50 +167,67 @@ class FeatureStatistics:
         Raises:
             ValueError: another shape or number of features, non-finite values, or statistics without a count.
         """
-        features = _matrix(features, "features", min_rows=0)
+        features = finite_matrix(features, "features", min_rows=0)
+        if self._count is None:
+            raise ValueError("statistics loaded without a count cannot be extended, only read")
         if len(features):
-            mean = features.mean(axis=0)
-            centered = features - mean
-            self._add(len(features), mean, centered.T @ centered)
+            if self.num_features not in (None, features.shape[1]):
+                raise ValueError(f"features must have {self.num_features} columns, got {features.shape[1]}")
+            self._waiting.append(features)
+            if sum(map(len, self._waiting)) >= ROWS_AT_ONCE:
+                self._add_waiting()
         return self
+
+    def _add_waiting(self) -> None:
+        """A pass over the covariance costs more than a small batch's own products: one pass for many rows."""
+        if self._waiting:
+            features, self._waiting = np.concatenate(self._waiting), []
+            mean = features.mean(axis=0)
+            features -= mean
+            self._add(len(features), mean, features.T @ features)
 
     def merge(self, other: "FeatureStatistics") -> "FeatureStatistics":
         """Add what `other` has seen (say, another process). Returns itself; raises `ValueError` as `update` does."""
         if other.count is None:
             raise ValueError("other must know its number of samples, got statistics loaded without a count")
-        if other.count:
-            self._add(other.count, other._mean, other._scatter)
+        if self._count is None:
+            raise ValueError("statistics loaded without a count cannot be extended, only read")
+        for statistics in (self, other):
+            statistics._add_waiting()
+        if other._count:
+            self._add(other._count, other._mean, other._scatter)
         return self
 
     def _add(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
-        if self.count is None:
-            raise ValueError("statistics loaded without a count cannot be extended, only read")
-        if self.count == 0:
-            self.count, self._mean, self._scatter = count, mean.copy(), scatter.copy()
+        if self._count == 0:
+            self._count, self._mean, self._scatter = count, mean.copy(), scatter.copy()
             return
-        if len(mean) != self.num_features:
-            raise ValueError(f"features must have {self.num_features} columns, got {len(mean)}")
-        total = self.count + count
+        if len(mean) != len(self._mean):
+            raise ValueError(f"features must have {len(self._mean)} columns, got {len(mean)}")
+        total = self._count + count
         difference = mean - self._mean
-        self._scatter += scatter + np.outer(difference, difference) * (self.count * count / total)
+        self._scatter += scatter
+        self._scatter += np.outer(difference, difference * (self._count * count / total))
         self._mean += difference * (count / total)
-        self.count = total
+        self._count = total
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write `mu`, `sigma` (the names common Frechet-distance tools read) and `count` to an .npz file.
+    def save(self, path: str | os.PathLike, **more: Any) -> None:
+        """Write `mu`, `sigma` (the names common Frechet-distance tools read), `count` and more arrays to an .npz file.
 
         Raises:
             ValueError: fewer than two samples.
         """
-        arrays = {"mu": self.mu, "sigma": self.sigma}
+        arrays = {"mu": self.mu, "sigma": self.sigma, **more}
         if self.count is not None:
             arrays["count"] = np.int64(self.count)
-        with open(path, "wb") as file:  # given a name, NumPy may append ".npz" to it
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:  # NumPy may append ".npz" to a name
             np.savez(file, **arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "FeatureStatistics":
+    def load(cls, path: str | os.PathLike, suffix: str = "") -> "FeatureStatistics":
         """Read an .npz file with `mu` **(D,)** and `sigma` **(D, D)**, from `save` or another tool; never a pickle.
+
+        With a suffix the arrays are those of that ending: ADM's files have spatial features in `mu_s` and `sigma_s`.
 
         Without a `count` (other tools write none) the result can be compared but not extended.
 
@@ -193,7 +236,8 @@ class FeatureStatistics:
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in ("mu", "sigma", "count") if name in file}
+                names = {"mu": f"mu{suffix}", "sigma": f"sigma{suffix}", "count": "count"}
+                arrays = {name: file[stored] for name, stored in names.items() if stored in file}
         except FileNotFoundError:
             raise
         except Exception as error:  # no zip, no npz, a damaged or a pickled member
@@ -205,12 +249,12 @@ class FeatureStatistics:
         statistics = cls()
         statistics._mean, sigma = _gaussian(arrays["mu"], arrays["sigma"], "")
         if "count" in arrays:
-            statistics.count = int(arrays["count"])
-            if statistics.count < 2:
-                raise ValueError(f"count must be at least 2, {path} has {statistics.count}")
-            statistics._scatter = sigma * (statistics.count - 1)
+            statistics._count = int(arrays["count"])
+            if statistics._count < 2:
+                raise ValueError(f"count must be at least 2, {path} has {statistics._count}")
+            statistics._scatter = sigma * (statistics._count - 1)
         else:
-            statistics.count, statistics._sigma = None, sigma
+            statistics._count, statistics._sigma = None, sigma
         return statistics
 
 
@@ -243,97 +287,77 @@ def inception_score(probabilities, splits: int = 10, seed: int = 0) -> Inception
 
     Source: Salimans et al. 2016, *Improved Techniques for Training GANs* (arXiv 1606.03498), section 4.
     """
-    if isinstance(splits, bool) or not isinstance(splits, int) or splits < 1:
-        raise ValueError(f"splits must be a positive integer, got {splits!r}")
-    probabilities = _matrix(probabilities, "probabilities", min_rows=splits)
+    probabilities = finite_matrix(probabilities, "probabilities")
+    sums = InceptionScoreSums(*probabilities.shape, splits, seed)
+    return sums.update(probabilities, range(len(probabilities))).compute()
+
+
+class InceptionScoreSums:
+    """`inception_score` of samples that arrive in batches, in any order and in several processes: kept are sums.
+
+    Args:
+        num_samples (`int`): N, known beforehand, since the shuffle follows from it.
+        num_classes (`int`): C.
+        splits, seed: see `inception_score`.
+
+    Raises:
+        ValueError: fewer samples than splits.
+    """
+
+    def __init__(self, num_samples: int, num_classes: int, splits: int = 10, seed: int = 0):
+        if isinstance(splits, bool) or not isinstance(splits, int) or splits < 1:
+            raise ValueError(f"splits must be a positive integer, got {splits!r}")
+        if num_samples < splits:
+            raise ValueError(f"probabilities must hold at least {splits} samples, got {num_samples}")
+        order = np.random.default_rng(seed).permutation(num_samples)
+        self._split_of = np.empty(num_samples, dtype=np.int64)
+        for split, members in enumerate(np.array_split(order, splits)):
+            self._split_of[members] = split
+        self._counts = np.zeros(splits, dtype=np.int64)
+        self._distributions = np.zeros((splits, num_classes))  # sums over the samples of a split
+        self._entropies = np.zeros(splits)
+
+    def update(self, probabilities, indices: Sequence[int]) -> "InceptionScoreSums":
+        """Add distributions **(B, C)** of the samples of these numbers. Raises as `inception_score` does."""
+        probabilities = finite_matrix(probabilities, "probabilities", min_rows=0)
+        if len(probabilities):
+            np.add.at(self._distributions, self._split_of[indices], probabilities := _distributions(probabilities))
+            np.add.at(self._entropies, self._split_of[indices], _entropy(probabilities))
+            np.add.at(self._counts, self._split_of[indices], 1)
+        return self
+
+    def merge(self, other: "InceptionScoreSums") -> "InceptionScoreSums":
+        """Add what `other` has seen of the same samples' rest. Returns itself."""
+        self._counts += other._counts
+        self._distributions += other._distributions
+        self._entropies += other._entropies
+        return self
+
+    def compute(self) -> InceptionScore:
+        """The score. Raises `ValueError` before all samples have been seen."""
+        if self._counts.sum() != len(self._split_of):
+            raise ValueError(f"the score needs all {len(self._split_of)} samples, got {self._counts.sum()}")
+        counts = self._counts[:, None]
+        # KL(p || m) averaged over a split = entropy of the mean - mean entropy
+        scores = np.exp(_entropy(self._distributions / counts) - self._entropies / self._counts)
+        return InceptionScore(mean=float(np.mean(scores)), std=float(np.std(scores)))
+
+
+def _distributions(probabilities: np.ndarray) -> np.ndarray:
+    """Rows that sum to 1 to the last digit; `ValueError` where they are none."""
     if probabilities.min() < 0:
         raise ValueError(f"probabilities must not be negative, got {probabilities.min():g} (logits need a softmax)")
     sums = probabilities.sum(axis=1)
     worst = sums[np.abs(sums - 1).argmax()]
     if abs(worst - 1) > 1e-2:  # half precision gets this far off
         raise ValueError(f"probabilities must sum to 1 in each row, got a row that sums to {worst:g}")
-    probabilities = probabilities / sums[:, None]
-    order = np.random.default_rng(seed).permutation(len(probabilities))
-    scores = []
-    for part in np.array_split(probabilities[order], splits):
-        # KL(p || m) averaged over the part = entropy of the mean - mean entropy
-        scores.append(np.exp(_entropy(part.mean(axis=0)) - _entropy(part).mean()))
-    return InceptionScore(mean=float(np.mean(scores)), std=float(np.std(scores)))
+    return probabilities / sums[:, None]
 
 
 def _entropy(distribution: np.ndarray) -> np.ndarray:
     """Over the last axis, in nats, with 0 log 0 = 0."""
     logarithm = np.log(np.where(distribution > 0, distribution, 1.0))
     return -(distribution * logarithm).sum(axis=-1)
-
-
-@dataclass
-class PrecisionRecall:
-    """`precision`: share of generated samples near real ones; `recall`: share of real samples near generated ones."""
-
-    precision: float
-    recall: float
-
-
-def precision_recall(real, generated, k: int = 3, chunk_size: int = 1024) -> PrecisionRecall:
-    """Improved precision and recall: is a sample of one set inside a ball around a sample of the other?
-
-    A ball reaches to its centre's k-th nearest neighbour in its own set. Distances are computed in float64,
-    `chunk_size` rows at a time, on the device of `real` (a tensor there) or the CPU.
-
-    Args:
-        real (array or tensor of shape **(N, D)**): features of real images.
-        generated (array or tensor of shape **(M, D)**): features of generated images. Use N = M: both figures depend
-            on them.
-        k (`int`, defaults to 3): which neighbour sets the radius, the sample itself not counted.
-        chunk_size (`int`, defaults to 1024): rows of the distance matrix held at once.
-
-    Returns:
-        [`PrecisionRecall`]: both in [0, 1].
-
-    Raises:
-        ValueError: other shapes, non-finite values, or not more than `k` samples on a side.
-
-    Source: Kynkäänniemi et al. 2019, *Improved Precision and Recall Metric for Assessing Generative Models*
-    (arXiv 1904.06991), eq. 1 and 2.
-    """
-    for name, value in (("k", k), ("chunk_size", chunk_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    device = real.device if isinstance(real, torch.Tensor) else torch.device("cpu")
-    real = _matrix(real, "real", min_rows=k + 1)
-    generated = _matrix(generated, "generated", min_rows=k + 1)
-    if real.shape[1] != generated.shape[1]:
-        raise ValueError(
-            f"real and generated must have the same number of features, got {real.shape[1]} and {generated.shape[1]}"
-        )
-    center = real.mean(axis=0)  # |a|² + |b|² - 2ab loses digits to a large common mean
-    real, generated = (torch.from_numpy(features - center).to(device) for features in (real, generated))
-    return PrecisionRecall(
-        precision=_share_inside(generated, real, k, chunk_size), recall=_share_inside(real, generated, k, chunk_size)
-    )
-
-
-def _squared_distances(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """(N, D), (M, D) -> (N, M)."""
-    products = rows @ columns.T
-    return (rows.square().sum(1)[:, None] + columns.square().sum(1) - 2 * products).clamp_(min=0)
-
-
-def _share_inside(samples: torch.Tensor, centers: torch.Tensor, k: int, chunk_size: int) -> float:
-    """Share of `samples` (N, D) that lie in a ball around any of the `centers` (M, D)."""
-    radii = []
-    for start in range(0, len(centers), chunk_size):
-        distances = _squared_distances(centers[start : start + chunk_size], centers)
-        distances.diagonal(start).fill_(torch.inf)  # a sample is not its own neighbour
-        radii.append(distances.kthvalue(k, dim=1).values)
-    # Equal samples come out some round-off apart; a ball of radius 0 still holds its copies.
-    slack = 1e-12 * max(samples.square().sum(1).max(), centers.square().sum(1).max())
-    radii = torch.cat(radii) + slack
-    inside = sum(
-        int((_squared_distances(chunk, centers) <= radii).any(dim=1).sum()) for chunk in samples.split(chunk_size)
-    )
-    return inside / len(samples)
 
 
 def psnr(original: torch.Tensor, reconstruction: torch.Tensor, quantize: bool = True) -> torch.Tensor:
@@ -352,6 +376,19 @@ def psnr(original: torch.Tensor, reconstruction: torch.Tensor, quantize: bool = 
     Raises:
         ValueError: shapes that differ or are not 4-D, non-finite values, an `original` outside [-1, 1].
     """
+    peak = 255.0 if quantize else 2.0
+    images = levels(original, reconstruction) if quantize else checked_pixels(original, reconstruction)
+    error = (images[0] - images[1]).square().flatten(1).mean(dim=1)
+    return 10 * torch.log10(peak**2 / error)
+
+
+def levels(original: torch.Tensor, reconstruction: torch.Tensor) -> list[torch.Tensor]:
+    """Both as the levels 0 to 255 of the saved pictures, float64 on the CPU. Raises as `psnr` does."""
+    return [((image + 1) * 127.5).round() for image in checked_pixels(original, reconstruction)]
+
+
+def checked_pixels(original: torch.Tensor, reconstruction: torch.Tensor) -> list[torch.Tensor]:
+    """Both in [-1, 1], float64 on the CPU; `ValueError` for what are no images of one shape in that range."""
     if original.ndim != 4 or original.shape != reconstruction.shape:
         raise ValueError(
             "original and reconstruction must have the same shape (B, C, H, W), "
@@ -368,10 +405,4 @@ def psnr(original: torch.Tensor, reconstruction: torch.Tensor, quantize: bool = 
     if original.numel() and images[0].abs().max() > 1 + 1e-3:
         low, high = images[0].aminmax()
         raise ValueError(f"original must lie in [-1, 1], got values in [{low:g}, {high:g}]")
-    peak = 2.0
-    images = [image.clamp(-1, 1) for image in images]
-    if quantize:
-        peak = 255.0
-        images = [((image + 1) * 127.5).round() for image in images]
-    error = (images[0] - images[1]).square().flatten(1).mean(dim=1)
-    return 10 * torch.log10(peak**2 / error)
+    return [image.clamp(-1, 1) for image in images]

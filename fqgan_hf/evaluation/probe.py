@@ -12,10 +12,10 @@ from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 
 @torch.no_grad()
 def encode_batches(
-    model: FQGANModel, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
+    model: FQGANModel, batches: Iterable[tuple[list[int], torch.Tensor, torch.Tensor]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes `(N, K, h, w)` and labels `(N,)` of batches of pixels `(B, 3, H, W)` and labels `(B,)`."""
-    pairs = [(model.encode(pixel_values.to(model.device)).codes.cpu(), labels) for pixel_values, labels in batches]
+    """Codes `(N, K, h, w)` and labels `(N,)` of what `image_batches` gives."""
+    pairs = [(model.encode(pixel_values.to(model.device)).codes.cpu(), labels) for _, pixel_values, labels in batches]
     codes, labels = zip(*pairs, strict=True)
     return torch.cat(codes), torch.cat(labels)
 

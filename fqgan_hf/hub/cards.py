@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fqgan_hf.evaluation_results import described_protocol, load_result, titled_figures
 from fqgan_hf.hub.facts import quantizer_facts
 from fqgan_hf.hub.kinds import kind_of
 
@@ -45,6 +46,26 @@ class CardInfo:
                 raise ValueError(f"metrics must be finite numbers, got {name} = {value}")
         if self.metrics and not self.evaluation_dataset:
             raise ValueError("evaluation_dataset must name what the metrics were measured on, got None")
+
+    @classmethod
+    def from_evaluation(cls, result: str | Path | dict[str, Any], **more: Any) -> "CardInfo":
+        """
+        With the figures of a result of `fqgan evaluate`, under the names of their protocol.
+
+        Args:
+            result (`str`, `Path` or `dict`): The file, or what is in it.
+            **more: The rest, such as `training` and `license`.
+
+        Raises:
+            ValueError: It is no such result.
+        """
+        result = result if isinstance(result, dict) else load_result(result)
+        metrics = {}
+        for title, value in titled_figures(result).items():
+            values = value if isinstance(value, list) else [value]
+            for k, number in enumerate(values):
+                metrics[f"{title} ({k})" if len(values) > 1 else title] = number
+        return cls(metrics=metrics, evaluation_dataset=described_protocol(result), **more)
 
 
 def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:

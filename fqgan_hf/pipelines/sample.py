@@ -16,19 +16,24 @@ Where `shard_size` is a multiple of `batch_size`, a batch holds the same images 
 writes the same bytes with any number of processes and interruptions. Otherwise, and between batch sizes, dtypes or
 machines, only the random numbers are the same: sums of other shapes may round differently and tip a code over.
 
+With `keep_best` R and a `classifier`, images 0 ... ceil(num / R) - 1 are candidates. Of each class the best are kept,
+by the classifier's probability of it, as many as `num` images have of the class: the best share over all candidates,
+not over groups of them. They take their places in the order in which they were drawn, with columns `candidate` (the
+number that the image has without rejection) and `score` beside them. Candidates wait in `.candidates/`, so that a run
+goes on wherever it was stopped; they go when the manifest is there. A shard that is removed later costs drawing them
+again. More images cannot be added: which are the best depends on how many there are.
+
 One run at a time writes to a folder. An equal one waits for it and then finds nothing left to do, or more to do if it
 asks for more images; one with other settings is refused.
 
-The work is here, what the images follow from in `sample_run`, the state of the folder in `sample_folder`, and the
-kinds of shards in `sample_formats`.
+The work is here, its division in `sample_parts`, what the images follow from in `sample_run`, the state of the folder
+in `sample_folder`, the kinds of shards in `sample_formats`, and rejection in `rejection` and `sample_candidates`.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +41,15 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from PIL import Image
-from tqdm import tqdm
 
 from fqgan_hf.files import atomic_path
 from fqgan_hf.kernels.optimization import optimize
 from fqgan_hf.pipelines.inference import choose_device, generate_batches, load_pipeline, resolve_pipeline
 from fqgan_hf.pipelines.pipeline_far import FARPipeline
+from fqgan_hf.pipelines.sample_candidates import BestCandidates, draw_candidates
 from fqgan_hf.pipelines.sample_folder import claimed_folder, close_folder, is_complete, missing_shards
 from fqgan_hf.pipelines.sample_formats import FORMATS
+from fqgan_hf.pipelines.sample_parts import Parts, fill_parts, full_batches
 from fqgan_hf.pipelines.sample_run import SamplingRun
 
 
@@ -77,7 +83,7 @@ def sample_to_folder(
         compile (`bool`): On a GPU, compile the generator and capture CUDA graphs.
         verify (`bool`): Compare what is there already with the hashes in the manifest.
         **run: What [`SamplingRun.describe`] takes: `num`, and `class_labels`, `seed`, `settings`, `dtype`,
-            `quantization`, `format`, `shard_size` and `model_name`.
+            `quantization`, `format`, `shard_size`, `model_name`, and `keep_best` with `classifier`.
 
     Returns:
         [`SamplingRun`]: What the folder now holds.
@@ -100,7 +106,8 @@ def sample_to_folder(
         if missing:
             pipe = load_pipeline(folder, device)
             optimize(pipe, getattr(torch, run.dtype), run.quantization, compile)
-            write_shards(pipe, run, output_dir, mine, missing, batch_size, state.is_main_process)
+            best = draw_candidates(pipe, run, output_dir, batch_size, state) if run.rejection else None
+            write_shards(pipe, run, output_dir, mine, missing, batch_size, state.is_main_process, best)
     if owns_group:
         state.destroy_process_group()
     return run
@@ -150,6 +157,7 @@ def write_shards(
     missing: Sequence[int],
     batch_size: int,
     show_progress: bool = True,
+    best: BestCandidates | None = None,
 ) -> None:
     """
     Write the shards of this process, then wait until those of the others are there.
@@ -160,55 +168,27 @@ def write_shards(
         mine, missing (`Sequence[int]`): What `dealt_folder` gave.
         batch_size (`int`): Images at a time.
         show_progress (`bool`): A bar over all images; those of other processes count when their shard is there.
+        best ([`BestCandidates`], *optional*): The images are these, drawn before.
     """
     shard_format, shards = FORMATS[run.format], run.shards
-    indices = [i for number in mine for i in shards[number]]
-    others = set(missing) - set(mine)
-    num_missing = sum(len(shards[number]) for number in missing)
+    batch_size = min(batch_size, run.num)
 
-    def arrived() -> int:
-        """Images of other processes whose shards have appeared since the last call."""
-        there = {n for n in others if is_complete(folder / run.shard_name(n), len(shards[n]), run)}
-        others.difference_update(there)
-        return sum(len(shards[number]) for number in there)
+    def write(number: int, images: list[Future]) -> None:
+        indices = shards[number]
+        rows = run.rows(indices, None if best is None else best.columns(indices))
+        with atomic_path(folder / run.shard_name(number)) as path:
+            shard_format.write(path, [image.result() for image in images], rows)
 
-    bar = tqdm(
-        desc="sampling", unit="image", total=run.num, initial=run.num - num_missing, smoothing=0,
-        disable=not show_progress,
-    )  # fmt: skip
-    with bar, ThreadPoolExecutor(ENCODING_THREADS) as pool:
+    def compute(indices: list[int]) -> Iterator[list[Image.Image]]:
+        if best is not None:
+            return best.decode(pipe, indices, batch_size)
+        labels = [run.label(i) for i in indices]
+        return generate_batches(
+            pipe, labels, seed=run.seed, batch_size=batch_size, settings=run.sampling, indices=indices
+        )
 
-        def kept() -> Iterator[Future]:
-            for batch in _full_batches(pipe, run, indices, min(batch_size, run.num)):
-                bar.update(len(batch) + arrived())
-                yield from [pool.submit(shard_format.keep, image) for image in batch]
-
-        images = kept()
-        for number in mine:
-            shard = list(islice(images, len(shards[number])))
-            with atomic_path(folder / run.shard_name(number)) as path:
-                shard_format.write(path, [image.result() for image in shard], run.rows(shards[number]))
-        while others:
-            time.sleep(0.2)
-            bar.update(arrived())
-
-
-def _full_batches(
-    pipe: FARPipeline, run: SamplingRun, indices: Sequence[int], batch_size: int
-) -> Iterator[list[Image.Image]]:
-    """The images of `indices` in their order, computed in batches of one shape: graphs and sums stay the same."""
-    if not indices:
-        return
-    padded = [*indices, *[indices[-1]] * (-len(indices) % batch_size)]
-    batches = generate_batches(
-        pipe,
-        [run.label(i) for i in padded],
-        seed=run.seed,
-        batch_size=batch_size,
-        settings=run.sampling,
-        indices=padded,
-    )
-    remaining = len(indices)
-    for images in batches:
-        yield images[:remaining]
-        remaining -= batch_size
+    parts = Parts(shards, lambda n: is_complete(folder / run.shard_name(n), len(shards[n]), run), write)
+    with ThreadPoolExecutor(ENCODING_THREADS) as pool:
+        batches = full_batches(compute, parts.images(mine), batch_size)
+        kept = ([pool.submit(shard_format.keep, image) for image in batch] for batch in batches)
+        fill_parts(parts, mine, missing, kept, "sampling", show_progress)

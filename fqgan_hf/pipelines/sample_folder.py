@@ -15,6 +15,7 @@ from fqgan_hf.pipelines.sample_run import SamplingRun, digest
 
 
 SETTINGS = "settings.json"
+CANDIDATES = ".candidates"  # of rejection sampling; hidden from readers of the folder
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def claimed_folder(folder: Path, run: SamplingRun, verify: bool = False) -> Iter
 
     with locked_folder(folder, "samples", while_waiting):
         found = _found_settings(folder)
-        if any(folder.glob("shard-*")):  # settings without an image bind nobody
+        if _holds_images(folder):  # settings without an image bind nobody
             _check_same_settings(folder, run, found)
         _remove_leftovers(folder)
         missing = missing_shards(folder, run)
@@ -65,6 +66,8 @@ def close_folder(folder: Path, run: SamplingRun) -> None:
             path = folder / run.shard_name(number)
             shards.append({"file": path.name, "rows": len(indices), **_shard_content(path)})
         write_json(folder / MANIFEST, {**run.as_json(), "shards": shards})
+    if run.rejection is not None:
+        remove(folder / CANDIDATES)
     (folder / SETTINGS).unlink(missing_ok=True)
 
 
@@ -92,6 +95,11 @@ def is_complete(path: Path, num_images: int, run: SamplingRun) -> bool:
         raise ValueError(f"{path} is damaged: {error}; remove it to have it made again") from error
 
 
+def _holds_images(folder: Path) -> bool:
+    """Whether there is something that follows from settings: shards, or candidates for them."""
+    return any(folder.glob("shard-*")) or any(folder.glob(f"{CANDIDATES}/part-*"))
+
+
 def _found_settings(folder: Path) -> dict[str, Any] | None:
     """
     What the images in a folder were made with; None where nothing says so.
@@ -111,12 +119,15 @@ def _found_settings(folder: Path) -> dict[str, Any] | None:
 def _check_same_settings(folder: Path, run: SamplingRun, found: dict[str, Any] | None) -> None:
     """Raise `ValueError`, with all differences, unless images of `run` may stand beside what was `found`."""
     if found is None:
-        if any(folder.glob("shard-*")):
+        if _holds_images(folder):
             raise ValueError(f"output_dir {folder} holds shards but no {SETTINGS}: choose another folder")
         return
     must_be_same = {name: value for name, value in run.as_json().items() if name not in ("model", "num")}
+    must_be_same["rejection"] = None if run.rejection is None else run.rejection.must_be_same
     differences = list(_differences(must_be_same, found))
-    if not isinstance(found.get("num"), int) or found["num"] > run.num:
+    if run.rejection is not None and found.get("num") != run.num:
+        differences.append(f"num was {found.get('num')} and is now {run.num} (which images are best depends on it)")
+    elif not isinstance(found.get("num"), int) or found["num"] > run.num:
         differences.append(f"num was {found.get('num')} and is now {run.num} (it may be raised)")
     if differences:
         raise ValueError(
@@ -173,7 +184,7 @@ def _check_shards(folder: Path, hashes: bool) -> None:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what a run of ours that was killed was writing: of shards, settings and manifest."""
-    names = rf"\.(shard-\d{{5}}(\.\w+)?|{re.escape(SETTINGS)}|{re.escape(MANIFEST)})\.\w+\.tmp"
-    for path in folder.glob(".*.tmp"):
+    names = rf"\.((shard|part)-\d{{5,}}(\.\w+)?|{re.escape(SETTINGS)}|{re.escape(MANIFEST)})\.\w+\.tmp"
+    for path in (*folder.glob(".*.tmp"), *folder.glob(f"{CANDIDATES}/.*.tmp")):
         if re.fullmatch(names, path.name):
             remove(path)

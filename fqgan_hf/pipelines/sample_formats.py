@@ -4,8 +4,8 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +22,13 @@ class Rows:
         indices (`Sequence[int]`): Of the images in their run.
         labels (`Sequence[int]`): Class id of each image.
         label_names (`Sequence[str]`): Name of every class, by id.
+        columns (`Mapping[str, np.ndarray]`): What else there is about each image, by name.
     """
 
     indices: Sequence[int]
     labels: Sequence[int]
     label_names: Sequence[str]
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def file_name(self, index: int) -> str:
         """Of the picture of an image."""
@@ -62,14 +64,14 @@ def _write_png(path: Path, images: list[bytes], rows: Rows) -> None:
         (path / rows.file_name(index)).write_bytes(image)
     with open(path / "metadata.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file_name", "index", "label", "class_name"])
-        for index, label in zip(rows.indices, rows.labels, strict=True):
-            writer.writerow([rows.file_name(index), index, label, rows.label_names[label]])
+        writer.writerow(["file_name", "index", "label", "class_name", *rows.columns])
+        for index, label, *others in zip(rows.indices, rows.labels, *rows.columns.values(), strict=True):
+            writer.writerow([rows.file_name(index), index, label, rows.label_names[label], *others])
 
 
 def _write_npz(path: Path, images: list[np.ndarray], rows: Rows) -> None:
     with open(path, "wb") as file:  # given a name, savez would add .npz to it
-        np.savez(file, arr_0=np.stack(images), arr_1=np.array(rows.labels, dtype=np.int64))
+        np.savez(file, arr_0=np.stack(images), arr_1=np.array(rows.labels, dtype=np.int64), **rows.columns)
 
 
 def _write_parquet(path: Path, images: list[bytes], rows: Rows) -> None:
@@ -80,13 +82,13 @@ def _write_parquet(path: Path, images: list[bytes], rows: Rows) -> None:
 
     repeated = {name for name, count in Counter(rows.label_names).items() if count > 1}  # ClassLabel refuses them
     names = [f"{name} ({i})" if name in repeated else name for i, name in enumerate(rows.label_names)]
-    schema = Features(
-        {"image": ImageFeature(), "index": Value("int64"), "label": ClassLabel(names=names)}
-    ).arrow_schema
+    kinds = {"image": ImageFeature(), "index": Value("int64"), "label": ClassLabel(names=names)}
+    schema = Features({**kinds, **{name: Value(str(v.dtype)) for name, v in rows.columns.items()}}).arrow_schema
     columns = {
         "image": [{"bytes": image, "path": rows.file_name(i)} for i, image in zip(rows.indices, images, strict=True)],
         "index": list(rows.indices),
         "label": list(rows.labels),
+        **rows.columns,
     }
     # PNG is compressed already; small row groups let a reader take a part.
     pq.write_table(pa.table(columns, schema=schema), path, compression="none", row_group_size=100)

@@ -2,19 +2,23 @@
 """`SamplingRun`: everything that the files of `fqgan sample` follow from."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256 as new_sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fqgan_hf.files import sha256
 from fqgan_hf.hub.facts import tokenizer_facts, weight_files
 from fqgan_hf.modeling.code_sampling import SamplingSettings
 from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.pipelines.labels import class_names, resolve_labels
+from fqgan_hf.pipelines.rejection import Rejection, find_classifier
 from fqgan_hf.pipelines.sample_formats import FORMATS, Rows
+from fqgan_hf.pipelines.sample_parts import split_range
 
 
 MAX_IMAGES = 2**32  # beyond it two images would share their random numbers
@@ -30,7 +34,8 @@ class SamplingRun:
         model (`str`): Name or path of the pipeline; may change, since `weights_sha256` says what it is.
         weights_sha256 (`str`): `digest` of the pipeline's weights.
         tokenizer_fingerprint (`str`): Of its tokenizer.
-        num (`int`): Images, at least 1. May be raised later: an image does not depend on how many there are.
+        num (`int`): Images, at least 1. May be raised later: an image does not depend on how many there are, but with
+            `rejection`, when it does.
         class_labels (`list[int]`): Class ids, taken in turn: for `num` divisible by their number each as often.
         label_names (`list[str]`): Name of every class of the model, by id.
         seed (`int`): At least 0.
@@ -39,6 +44,7 @@ class SamplingRun:
         quantization (`str`, *optional*): See [`~fqgan_hf.kernels.optimization.optimize`].
         format (`str`): `"png"`, `"npz"` or `"parquet"`.
         shard_size (`int`): Images per shard, at least 1; also what a process loses at most when it is stopped.
+        rejection ([`~fqgan_hf.pipelines.rejection.Rejection`], *optional*): Keep the best of more images.
 
     Raises:
         ValueError: A number or the format is out of range.
@@ -57,6 +63,7 @@ class SamplingRun:
     quantization: str | None
     format: str
     shard_size: int
+    rejection: Rejection | None = None
 
     def __post_init__(self):
         for name, least in (("num", 1), ("shard_size", 1), ("seed", 0)):
@@ -64,6 +71,9 @@ class SamplingRun:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.num > MAX_IMAGES:
             raise ValueError(f"num must be at most {MAX_IMAGES:,}, got {self.num}")
+        if self.rejection is not None and self.rejection.num_candidates > MAX_IMAGES:
+            drawn, share = self.rejection.num_candidates, self.rejection.keep_best
+            raise ValueError(f"num / keep_best must be at most {MAX_IMAGES:,}, got {drawn} for keep_best {share}")
         if self.num_shards > MAX_SHARDS:
             raise ValueError(
                 f"shard_size must be at least {-(-self.num // MAX_SHARDS)} for {self.num:,} images, which would fill "
@@ -88,6 +98,8 @@ class SamplingRun:
         format: str = "png",
         shard_size: int = 1024,
         model_name: str | None = None,
+        keep_best: float | None = None,
+        classifier: str | Path | None = None,
     ) -> "SamplingRun":
         """
         The run of a pipeline's folder; reads its configurations and hashes its weights, but loads no model.
@@ -98,11 +110,17 @@ class SamplingRun:
             class_labels (`Sequence[int | str]`, *optional*): Ids or names, taken in turn; all classes without it.
             settings ([`SamplingSettings`], *optional*): How codes are drawn; by default as the pipeline does.
             model_name (`str`, *optional*): What the manifest calls the pipeline; by default its folder.
+            keep_best (`float`, *optional*): Draw `num / keep_best` images and keep the best `num`, class by class; see
+                [`~fqgan_hf.pipelines.rejection.Rejection`].
+            classifier (`str` or `Path`, *optional*): Says which are best: folder or Hub id of an image classifier with
+                the classes of the pipeline.
 
         Raises:
-            ValueError: For an unknown label, settings for another number of codebooks, and as [`SamplingRun`] does.
-            FileNotFoundError: The folder lacks weights.
+            ValueError: For an unknown label, settings for another number of codebooks, a classifier of other classes,
+                and as [`SamplingRun`] does.
+            FileNotFoundError: The folder, or the classifier's, lacks weights.
         """
+        rejection = Rejection.describe(keep_best, classifier, num)
         config = FARConfig.from_pretrained(str(folder / "transformer"))
         settings = SamplingSettings() if settings is None else settings
         settings.per_codebook(config.num_codebooks)  # raises where their numbers differ
@@ -121,7 +139,11 @@ class SamplingRun:
             quantization=quantization,
             format=format,
             shard_size=shard_size,
+            rejection=rejection,
         )
+        if rejection is not None:
+            place, files = find_classifier(rejection.classifier, config.num_classes, names)
+            run = replace(run, rejection=replace(rejection, classifier_sha256=digest(files, place)))
         weights = [path for part in ("vqmodel", "transformer") for path in weight_files(folder / part)]
         return replace(run, weights_sha256=digest(weights, folder))  # last, since it reads gigabytes
 
@@ -132,7 +154,7 @@ class SamplingRun:
     @property
     def shards(self) -> list[range]:
         """The images of each shard."""
-        return [range(i, min(i + self.shard_size, self.num)) for i in range(0, self.num, self.shard_size)]
+        return split_range(self.num, self.shard_size)
 
     def shard_name(self, number: int) -> str:
         """Name of a shard's file or folder."""
@@ -142,13 +164,18 @@ class SamplingRun:
         """Class id of an image."""
         return self.class_labels[index % len(self.class_labels)]
 
-    def rows(self, indices: range) -> Rows:
-        """What stands beside images in their shard."""
-        return Rows(indices, [self.label(i) for i in indices], self.label_names)
+    def labels(self, num: int) -> np.ndarray:
+        """Class ids of the first `num` images, or candidates, `(num,)`."""
+        return np.resize(np.array(self.class_labels, dtype=np.int64), num)
+
+    def rows(self, indices: range, columns: Mapping[str, np.ndarray] | None = None) -> Rows:
+        """What stands beside images in their shard; more of it in `columns`."""
+        return Rows(indices, [self.label(i) for i in indices], self.label_names, columns or {})
 
     def as_json(self) -> dict[str, Any]:
-        """As it is read back from a file: lists for tuples."""
-        return json.loads(json.dumps(asdict(self)))
+        """As it is read back from a file: lists for tuples, and nothing of a rejection that there is not."""
+        content = json.loads(json.dumps(asdict(self)))
+        return {name: value for name, value in content.items() if name != "rejection" or value is not None}
 
 
 def digest(files: Iterable[Path], folder: Path) -> str:

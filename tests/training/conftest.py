@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from transformers import BitImageProcessor, CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config, Dinov2Model
 
-from fqgan_hf.training.data.codes_manifest import CodesManifest
+from fqgan_hf.codes.manifest import CodesManifest
 from fqgan_hf.training.data.crops import CROPS
 
 

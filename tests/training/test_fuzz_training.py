@@ -11,14 +11,14 @@ import pytest
 import torch
 import yaml
 
+from fqgan_hf.codes.manifest import CodesManifest
+from fqgan_hf.codes.store import finish, is_written, load_rows, shard_name, write_shard
 from fqgan_hf.failures import MISTAKES, first_line
 from fqgan_hf.files import read_metrics
 from fqgan_hf.training import extract_codes, train_far, train_fqgan
 from fqgan_hf.training.common.arguments import load_model_config, parse_arguments
 from fqgan_hf.training.common.model_config import check_model_config
 from fqgan_hf.training.common.resuming import check_resumable, read_checkpoint, recorded_options, tell_changes
-from fqgan_hf.training.data.codes import finish, is_written, load_rows, shard_name, write_shard
-from fqgan_hf.training.data.codes_manifest import CodesManifest
 
 from .conftest import GENERATOR, TOKENIZER
 

@@ -16,7 +16,6 @@ import pytest
 import torch
 from PIL import Image
 
-import fqgan_hf.training.evaluation
 import fqgan_hf.training.extract_codes
 import fqgan_hf.training.train_far
 import fqgan_hf.training.train_fqgan
@@ -88,7 +87,6 @@ def place(tmp_path, image_folder) -> Path:
 
 TRAIN, FAR = ["--train_data_dir", "images", "--output_dir", "out"], ["--codes_dir", "codes", "--output_dir", "out"]
 EXTRACT = ["--train_data_dir", "images", "--output_dir", "out", "--tokenizer", "a/b"]
-JUDGE = ["--tokenizer", "a/b", "--feature_extractor", "a/b", "--dataset_name", "a/b", "--output_file", "figures.json"]
 WRONG_USAGE = [
     ("train_fqgan", ["--bad"], "unknown option '--bad'"),
     ("train_fqgan", ["--outputdir", "x"], "unknown option '--outputdir', did you mean '--output_dir'?"),
@@ -101,7 +99,6 @@ WRONG_USAGE = [
     ("train_fqgan", [*TRAIN, "--use_ema", "maybe"], "--use_ema"),
     ("train_fqgan", [*TRAIN, "--config"], "--config: expected one argument"),
     ("extract_codes", [*EXTRACT, "--crop", "eleven"], "--crop: invalid choice: 'eleven'"),
-    ("evaluation", ["--top_k", "x"], "--top_k.*invalid int value: 'x'"),
     ("ablation.ablate", [], "the first word must be one of table3, table4, regvq, got nothing"),
     ("ablation.ablate", ["table3", "--sead", "1"], "unknown option '--sead', did you mean '--seeds'?"),
 ]
@@ -138,7 +135,6 @@ MISTAKES = [
     ("train_fqgan", [*TRAIN, "--seed", "-1"], r"seed must be in \[0, 4294967295\], got -1"),
     ("train_fqgan", [*TRAIN, "--seed", "4294967296"], r"seed must be in \[0, 4294967295\], got 4294967296"),
     ("train_far", [*FAR, "--seed", "4294967296"], r"seed must be in \[0, 4294967295\], got 4294967296"),
-    ("evaluation", [*JUDGE, "--seed", "4294967296"], r"seed must be in \[0, 4294967295\], got 4294967296"),
     ("train_fqgan", [*TRAIN, "--learning_rate", "nan"], "learning_rate must be finite, got nan"),
     ("train_fqgan", [*TRAIN, "--entropy_weight", "inf"], "entropy_weight must be finite, got inf"),
     ("train_fqgan", [*TRAIN, "--warn_usage", "nan"], "warn_usage must be finite, got nan"),
@@ -239,10 +235,6 @@ MISTAKES = [
         ["--train_data_dir", "images", "--output_dir", "file", "--tokenizer", "a/b"],
         "output_dir must be",
     ),
-    ("evaluation", [*JUDGE, "--output_file", "empty"], "output_file must be a file, got the folder 'empty'"),
-    ("evaluation", [*JUDGE, "--output_file", "file/x"], "output_file: file/x cannot be written"),
-    ("evaluation", [*JUDGE, "--sample_grid", "grid.txt"], "sample_grid must end like a picture, in .png for example"),
-    ("evaluation", [*JUDGE, "--generator", "nowhere"], "generator must be a folder or the name of a Hub repository"),
     (
         "ablation.ablate",
         ["table3", "--dataset", "/nowhere", "--feature_extractor", "a/b", "--output_dir", "out"],
@@ -373,16 +365,6 @@ def test_a_configuration_without_a_model_is_named(program, tokenizer_options, tm
         fqgan_hf.training.train_fqgan, tokenizer_options(tmp_path / "out", model_config_name_or_path=path)
     )
     assert status == 1 and "no model can be built from it" in line, line
-
-
-def test_a_judge_that_does_not_load_is_named(program, tokenizer, image_folder, to_command, tmp_path):
-    torch.manual_seed(0)
-    (tmp_path / "judge").mkdir()
-    (tmp_path / "judge" / "config.json").write_text('{"model_type": "no such network"}')
-    options = {"tokenizer": tokenizer, "feature_extractor": tmp_path / "judge", "train_data_dir": image_folder}
-    words = to_command({**options, "output_file": tmp_path / "figures.json"})
-    status, line = program(fqgan_hf.training.evaluation, words)
-    assert status == 1 and f"feature_extractor: '{tmp_path / 'judge'}' cannot be loaded as AutoConfig: " in line, line
 
 
 # Where the signal meets an `exec` of text, as in the making of a dataclass, Python ends by the signal in spite of the

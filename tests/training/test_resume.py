@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fqgan_hf.codes.manifest import CodesManifest
+from fqgan_hf.codes.store import load_rows, shard_name
 from fqgan_hf.training.common.resuming import MANIFEST, list_checkpoints
-from fqgan_hf.training.data.codes import load_rows, shard_name
-from fqgan_hf.training.data.codes_manifest import CodesManifest
 
 from .common.test_checkpointing import checkpoint_hashes
 from .run_server import RunServer

@@ -187,7 +187,7 @@ class Judge:
             args = self.args
             data = ImageDataArguments(dataset_name=args.dataset, split=args.test_split, cache_dir=args.cache_dir)
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            network = FeatureNetwork(args.feature_extractor, device)
+            network = FeatureNetwork(args.feature_extractor, device, "feature_extractor")
             images = load_images(data)
             reference = Reference.measure(
                 images,

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from fqgan_hf.codes.manifest import CodesManifest
 from fqgan_hf.evaluation.data_folder import list_data_folder
 from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.failures import first_line
@@ -15,7 +16,6 @@ from fqgan_hf.hub.facts import folder_kind
 from fqgan_hf.training.common.arguments import TrainingArguments, load_model_config
 from fqgan_hf.training.common.model_config import check_model_config
 from fqgan_hf.training.common.resuming import check_resumable, find_checkpoint, read_checkpoint, recorded_options
-from fqgan_hf.training.data.codes_manifest import CodesManifest
 
 
 HUB_NAME = r"[\w-][\w.-]*"

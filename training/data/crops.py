@@ -1,41 +1,20 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""From a picture to what a tokenizer sees: resizing, random crops, and the views that codes are taken of."""
+"""What training sees of a picture beyond its plain crop: random crops, and the views that codes are taken of."""
 
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 
-
-def _resize_short_side(image: Image.Image, size: int) -> Image.Image:
-    """Scale so that the shorter side has `size` pixels; antialiased Lanczos, as `FQGANImageProcessor` does."""
-    width, height = image.size
-    short = min(width, height)
-    if short == size:
-        return image
-    return image.resize((round(width * size / short), round(height * size / short)), Image.Resampling.LANCZOS)
+from fqgan_hf.codes.crops import center_crop, resize_short_side
 
 
 def random_crop(image: Image.Image, size: int, max_ratio: float, rng: np.random.Generator) -> Image.Image:
     """Short side to a random size in [size, max_ratio * size], then a random square (published ratio: 1.25)."""
-    image = _resize_short_side(image, int(rng.integers(size, int(max_ratio * size), endpoint=True)))
+    image = resize_short_side(image, int(rng.integers(size, int(max_ratio * size), endpoint=True)))
     left = int(rng.integers(0, image.width - size, endpoint=True))
     top = int(rng.integers(0, image.height - size, endpoint=True))
     return image.crop((left, top, left + size, top + size))
-
-
-def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Short side to `size`, then the square in the middle."""
-    image = _resize_short_side(image, size)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
-
-
-def to_pixel_values(image: Image.Image) -> torch.Tensor:
-    """RGB picture -> float32 `(3, H, W)` in [-1, 1]."""
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
-    return pixels.float().div_(127.5).sub_(1.0)
 
 
 def plain(image: Image.Image, size: int) -> list[Image.Image]:
@@ -49,7 +28,7 @@ def flip(image: Image.Image, size: int) -> list[Image.Image]:
 
 def ten_crop(image: Image.Image, size: int) -> list[Image.Image]:
     """Short side 1.1 times the crop; four corners, the middle, and their mirror images (published: 281 and 256)."""
-    image = _resize_short_side(image, int(1.1 * size))
+    image = resize_short_side(image, int(1.1 * size))
     right, bottom = image.width - size, image.height - size
     corners = [(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)]
     crops = [image.crop((left, top, left + size, top + size)) for left, top in corners]

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
+from fqgan_hf.codes.crops import center_crop, to_pixel_values
 from fqgan_hf.evaluation.images import LabelledImages, check_label
-from fqgan_hf.training.data.crops import CROPS, center_crop, draw_view, random_crop, to_pixel_values
+from fqgan_hf.training.data.crops import CROPS, draw_view, random_crop
 
 
 def split_indices(num_samples: int, validation_fraction: float, seed: int) -> tuple[list[int], list[int]]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.data import Dataset
 
+from fqgan_hf.codes.manifest import CodesManifest
+from fqgan_hf.codes.store import load_rows
 from fqgan_hf.evaluation.images import LabelledImages, load_images
 from fqgan_hf.modeling.code_layout import grid_to_sequence
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.data.codes import CodeSequences, load_rows
-from fqgan_hf.training.data.codes_manifest import CodesManifest
+from fqgan_hf.training.data.codes import CodeSequences, describe_codes
 from fqgan_hf.training.data.datasets import ImageViews, split_indices
 
 
@@ -100,7 +101,7 @@ def encoded_images(args: "GeneratorArguments", tokenizer: FQGANModel) -> Generat
         _check_same_classes(images, held_out_images)
         held_out = range(len(held_out_images))
     return GeneratorData(
-        CodesManifest.describe(tokenizer, args.tokenizer, images, args.crop, resolution),
+        describe_codes(tokenizer, args.tokenizer, images, args.crop, resolution),
         ImageViews(images, indices, args.crop, resolution, seed=args.seed),
         ImageViews(held_out_images, held_out[: args.max_validation_samples], args.crop, resolution),
         len(indices),

@@ -12,6 +12,7 @@ from accelerate.utils import DistributedType
 from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
 
+from fqgan_hf.codes.manifest import CodesManifest
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pretrained import load_pretrained
 from fqgan_hf.training.common.checkpointing import load_checkpoint, save_checkpoint
@@ -29,7 +30,6 @@ from fqgan_hf.training.common.loop import (
 )
 from fqgan_hf.training.common.metric_log import MetricLog
 from fqgan_hf.training.common.publishing import save_model
-from fqgan_hf.training.data.codes_manifest import CodesManifest
 from fqgan_hf.training.far.costs import describe_run, flops_per_image
 from fqgan_hf.training.far.generator_data import encoded_images, stored_codes
 from fqgan_hf.training.far.sampling import SampleGrid

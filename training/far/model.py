@@ -6,9 +6,8 @@ Shapes: B batch, T positions, K codebooks, V codebook size.
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-
+from fqgan_hf.codes.manifest import CodesManifest
+from fqgan_hf.evaluation.code_figures import code_cross_entropy
 from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
@@ -16,7 +15,6 @@ from fqgan_hf.pipelines.pipeline_far import FARPipeline
 from fqgan_hf.pretrained import build_from_config, load_pretrained
 from fqgan_hf.training.common.arguments import load_model_config
 from fqgan_hf.training.common.model_config import check_config_keys
-from fqgan_hf.training.data.codes_manifest import CodesManifest
 from fqgan_hf.training.far.trainable import TrainableGenerator
 
 
@@ -81,12 +79,6 @@ def trainable_far(model: FARForImageGeneration) -> TrainableGenerator:
     return TrainableGenerator(
         model,
         f"{config.num_hidden_layers} layers of width {config.hidden_size}, {heads[config.head_type]}",
-        _code_cross_entropy,
+        code_cross_entropy,
         lambda tokenizer, model: FARPipeline(tokenizer, model, FQGANImageProcessor()),
     )
-
-
-def _code_cross_entropy(model: FARForImageGeneration, class_labels: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of codes `(B, T, K)`, each given those before it: in nats, averaged over positions, `(B, K)`."""
-    logits = model(class_labels=class_labels, codes=codes).logits.float()  # (B, T, K, V)
-    return F.cross_entropy(logits.movedim(-1, 1), codes, reduction="none").mean(1)

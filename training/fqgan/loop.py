@@ -12,7 +12,8 @@ from accelerate.logging import get_logger
 from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
 
-from fqgan_hf.evaluation.images import ProcessedImages, load_images
+from fqgan_hf.evaluation.image_batches import ProcessedImages
+from fqgan_hf.evaluation.images import load_images
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pretrained import build_from_config, load_pretrained

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fqgan_hf.frozen_vision import FrozenVisionModel
 from fqgan_hf.training.common.arguments import LPIPS_NAME, VGG19_NAME
 from fqgan_hf.training.fqgan.contrastive import contrastive_loss, probabilistic_contrastive_loss
 from fqgan_hf.training.fqgan.losses import Scalars
-from fqgan_hf.training.fqgan.teachers import FrozenVisionModel
 
 
 if TYPE_CHECKING:

@@ -71,13 +71,13 @@ def test_a_network_knows_digits_that_it_has_not_seen(recipe, digits, tmp_path):
     train_network(replace(recipe, num_epochs=3), digits, tmp_path)
     network = FeatureNetwork(tmp_path)
     assert network.label_names == DIGIT_NAMES
-    features, predictions = network([enlarge(digit) for digit in digits.held_out])
-    assert features.shape == (NUM_HELD_OUT, recipe.hidden_sizes[-1])
-    assert np.mean(predictions.numpy() == digits.held_out_labels) > 0.95
+    found = network([enlarge(digit) for digit in digits.held_out])
+    assert found.pooled.shape == (NUM_HELD_OUT, recipe.hidden_sizes[-1])
+    assert np.mean(found.predictions.numpy() == digits.held_out_labels) > 0.95
     # The same folder as a teacher: the same feature for the same picture, from pixels.
     pixels = torch.from_numpy(np.stack([np.asarray(enlarge(digit)) for digit in digits.held_out[:4]])).float()
     taught = Teacher(str(tmp_path))((pixels / 127.5 - 1)[:, None].expand(-1, 3, -1, -1))
-    torch.testing.assert_close(taught, features[:4], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(taught, found.pooled[:4], atol=1e-4, rtol=1e-4)
 
 
 def test_a_network_follows_from_its_recipe_alone(digits, tmp_path):

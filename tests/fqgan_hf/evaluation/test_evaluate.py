@@ -8,55 +8,21 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from PIL import Image
-from transformers import RegNetConfig, RegNetForImageClassification, ViTImageProcessor
 
 
 pytest.importorskip("datasets")
 
 from fqgan_hf import FQGANImageProcessor
 from fqgan_hf.evaluation import evaluate as evaluation
-from fqgan_hf.evaluation.evaluate import Reference, evaluate, evaluate_generator, evaluate_tokenizer
-from fqgan_hf.evaluation.features import FeatureNetwork
-from fqgan_hf.evaluation.image_source import ImageDataArguments
-from fqgan_hf.evaluation.images import load_images
+from fqgan_hf.evaluation.evaluate import Reference, class_titles, evaluate_generator, evaluate_tokenizer
 from fqgan_hf.evaluation.metrics import FeatureStatistics, frechet_distance
 from fqgan_hf.modeling.code_sampling import SamplingSettings
 from fqgan_hf.pipelines.inference import generate_images
 
+from .conftest import CLASSES
 
-CLASSES = ["bright", "dark"]
+
 SETTINGS = SamplingSettings(guidance_scale=1.5, top_k=16)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for i in range(30):
-        name = CLASSES[i % 2]
-        pixels = rng.integers(0, 120, (16, 16, 3)) + (130 if name == "bright" else 0)
-        (folder / name).mkdir(exist_ok=True)
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i:02d}.png")
-    arguments = ImageDataArguments(train_data_dir=str(folder), cache_dir=str(tmp_path_factory.mktemp("cache")))
-    return load_images(arguments)
-
-
-@pytest.fixture(scope="module")
-def network_dir(tmp_path_factory):
-    torch.manual_seed(0)
-    config = RegNetConfig(
-        embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], groups_width=8, id2label=dict(enumerate(CLASSES))
-    )
-    folder = tmp_path_factory.mktemp("network")
-    RegNetForImageClassification(config).save_pretrained(folder)
-    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def network(network_dir):
-    return FeatureNetwork(network_dir)
 
 
 @pytest.fixture(scope="module")
@@ -70,27 +36,21 @@ def pipe():
     return tiny.pipeline(num_classes=2, id2label=dict(enumerate(CLASSES)))
 
 
-def save_apart(pipe, folder):
-    pipe.vqmodel.save_pretrained(str(folder / "tokenizer"))
-    pipe.image_processor.save_pretrained(str(folder / "tokenizer"))
-    pipe.transformer.save_pretrained(str(folder / "generator"))
-
-
 def statistics(network, pictures):
     found = FeatureStatistics()
-    found.update(network(pictures)[0])
+    found.update(network(pictures).pooled)
     return found
 
 
 def distance(network, pictures, reference):
     found = statistics(network, pictures)
-    return frechet_distance(found.mu, found.sigma, reference.statistics.mu, reference.statistics.sigma)
+    return frechet_distance(found.mu, found.sigma, reference.statistics.pooled.mu, reference.statistics.pooled.sigma)
 
 
 def test_the_reference_is_what_the_network_says_of_all_images(images, network, reference):
     pictures, labels = zip(*(images[i] for i in range(len(images))), strict=True)
     assert distance(network, pictures, reference) == pytest.approx(0, abs=1e-6)
-    assert reference.accuracy == np.mean(network(pictures)[1].numpy() == np.array(labels))
+    assert reference.accuracy == np.mean(network(pictures).predictions.numpy() == np.array(labels))
     assert Reference.measure(images, network, resolution=16, num_images=9).num_images == 9
 
 
@@ -108,7 +68,7 @@ def test_a_tokenizer_is_judged_by_its_reconstructions(images, network, reference
         ([1], figures["each_codebook"][1]),
     ):
         sample = model.decode_codes(codes, codebooks=codebooks).sample
-        predictions = network(processor.postprocess(sample))[1]
+        predictions = network(processor.postprocess(sample)).predictions
         assert found["classifier_accuracy"] == np.mean(predictions.numpy() == np.array(labels))
     whole = processor.postprocess(model.decode_codes(codes).sample)
     # Sums of another shape are rounded otherwise, and some pixel to the next of 256 levels.
@@ -126,7 +86,7 @@ def test_a_generator_is_judged_by_the_images_of_its_seed(network, reference, pip
     )
     labels = [0, 1] * 6  # 13, rounded down to as many of each class
     pictures = generate_images(pipe, labels, seed=3, settings=SETTINGS)
-    predictions = network(pictures)[1].numpy()
+    predictions = network(pictures).predictions.numpy()
     assert figures["num_images"] == 12
     assert figures["frechet_distance"] == pytest.approx(distance(network, pictures, reference), rel=1e-5)
     assert figures["class_consistency"] == pytest.approx(np.mean(predictions == labels))
@@ -165,20 +125,9 @@ def test_classes_that_the_network_does_not_know_are_not_judged(images, network, 
         ({1: "dog"}, ["0", "dog", "2"]),
     ],
 )
-def test_each_class_is_shown_under_a_name_of_its_own(id2label, titles, images, network_dir, tmp_path):
+def test_each_class_has_a_title_of_its_own(id2label, titles):
     """Without names there was a KeyError, and of classes that share a name the last one stood for all."""
-    pipe = tiny.pipeline(num_classes=3)
-    pipe.transformer.config.id2label = id2label
-    save_apart(pipe, tmp_path)
-    _, shown = evaluate(
-        images,
-        tmp_path / "tokenizer",
-        network_dir,
-        tmp_path / "generator",
-        num_generated_images=6,
-        num_shown=2,
-    )
-    assert {title: len(row) for title, row in shown.items()} == dict.fromkeys(titles, 2)
+    assert class_titles(tiny.pipeline(num_classes=3, id2label=id2label).transformer.config) == titles
 
 
 @pytest.mark.parametrize("id2label", [{0: "dark", 1: "bright"}, {0: "a", 1: "b", 2: "c"}])
@@ -205,37 +154,3 @@ def test_generated_images_are_let_go(network, reference, pipe, monkeypatch):
     monkeypatch.setattr(evaluation, "generate_batches", batches)
     evaluate_generator(pipe, reference, network, num_images=24, batch_size=4)
     assert len(most) == 6 and max(most) <= 8  # a batch, and the one before it while it is replaced
-
-
-def test_codes_are_kept_up_to_a_bound(reference, network, monkeypatch):
-    monkeypatch.setattr(evaluation, "MAX_OVERLAP_POSITIONS", 100)
-    lengths = []
-
-    def overlap(codes, adjusted):
-        lengths.append(codes.shape)
-        return torch.eye(2)
-
-    monkeypatch.setattr(evaluation, "codebook_overlap", overlap)
-    evaluate_tokenizer(tiny.tokenizer(2), reference, network, batch_size=4)
-    assert lengths == [(1, 2, 100)]
-
-
-def test_one_call(images, network_dir, pipe, tmp_path):
-    save_apart(pipe, tmp_path)
-    figures, shown = evaluate(
-        images,
-        tmp_path / "tokenizer",
-        network_dir,
-        tmp_path / "generator",
-        num_generated_images=4,
-        settings=SETTINGS,
-        num_shown=1,
-    )
-    assert figures.keys() == {"held_out", "tokenizer", "generator"}
-    assert figures["held_out"]["num_images"] == 30
-    assert figures["generator"]["guidance_scale"] == 1.5
-    assert {name: len(row) for name, row in shown.items()} == {"bright": 1, "dark": 1}
-    figures, shown = evaluate(images, tmp_path / "tokenizer", network_dir)
-    assert figures.keys() == {"held_out", "tokenizer"} and shown == {}
-    with pytest.raises(ValueError, match="generator: .*nowhere.* cannot be loaded as FARForImageGeneration"):
-        evaluate(images, tmp_path / "tokenizer", network_dir, tmp_path / "nowhere")

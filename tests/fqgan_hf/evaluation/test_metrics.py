@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fqgan_hf.evaluation.metrics import FeatureStatistics, frechet_distance, inception_score, precision_recall, psnr
+from fqgan_hf.evaluation.metrics import FeatureStatistics, frechet_distance, inception_score, psnr
+from fqgan_hf.evaluation.precision_recall import precision_recall
 
 
 def random_covariance(rng: np.random.Generator, size: int, rank: int | None = None) -> np.ndarray:

@@ -20,7 +20,6 @@ from fqgan_hf.training.ablation.ablate import Table3Arguments
 from fqgan_hf.training.ablation.ablate import main as ablate
 from fqgan_hf.training.ablation.report import NOTES, TABLE3, TABLE4, compare, compare_paper, rewrite, spread
 from fqgan_hf.training.ablation.runs import Table, check_same_settings, shown_command
-from fqgan_hf.training.evaluation import main as evaluate
 
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
@@ -132,16 +131,6 @@ def test_table4(in_this_process, words, presets, dataset, network, cache_dir, tm
     assert "*reconstructions of the test images*" in text and "top-k 8" in text
     assert "the first 20 images of `train`" in text and "10 class-balanced samples" in text
     assert str(tmp_path) not in text + json.dumps(content), "a local path"
-
-    # The same judge as a script.
-    options = ["--tokenizer", str(tokenizer), "--generator", str(tmp_path / "runs" / "table4" / "ar-seed0" / "model")]
-    options += ["--feature_extractor", str(network), "--num_generated_images", "4", "--batch_size", "5"]
-    options += ["--output_file", str(tmp_path / "figures.json"), "--sample_grid", str(tmp_path / "grid.png")]
-    evaluate([*common, *options])
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["held_out"]["num_images"] == figures["tokenizer"]["num_images"] == 12
-    assert figures["generator"]["num_images"] == 4
-    assert (tmp_path / "grid.png").is_file()
 
 
 def test_a_failed_run_stops_the_ablation_and_is_made_up_for(in_this_process, words, presets, monkeypatch, tmp_path):
@@ -277,8 +266,8 @@ def test_a_network_that_is_no_classifier_reads_nothing(network, tmp_path):
     ViTImageProcessor.from_pretrained(network).save_pretrained(tmp_path / "base")
     base = FeatureNetwork(str(tmp_path / "base"))
     images = [Image.new("RGB", (16, 16), color) for color in ("red", "white", "black")]
-    features, read = classifier(images)
-    assert features.shape == (3, 16) and read.shape == (3,) and classifier.label_names == ["bright", "dark"]
-    without, nothing = base(images)
-    assert nothing is None and base.label_names is None
-    torch.testing.assert_close(features, without)
+    found = classifier(images)
+    assert found.pooled.shape == (3, 16) and found.predictions.shape == (3,) and classifier.label_names == ["bright", "dark"]
+    without = base(images)
+    assert without.predictions is None and base.label_names is None
+    torch.testing.assert_close(found.pooled, without.pooled)

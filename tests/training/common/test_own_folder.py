@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from fqgan_hf import files
+from fqgan_hf.codes.store import shard_name, write_shard
 from fqgan_hf.files import read_metrics
-from fqgan_hf.training.data.codes import shard_name, write_shard
 from fqgan_hf.training.extract_codes import main as extract_codes
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 

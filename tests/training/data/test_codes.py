@@ -11,11 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from fqgan_hf.codes.crops import to_pixel_values
+from fqgan_hf.codes.manifest import CodesManifest
+from fqgan_hf.codes.store import finish, load_rows, shard_name, write_shard
 from fqgan_hf.files import sha256
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.data.codes import CodeSequences, finish, load_rows, shard_name, write_shard
-from fqgan_hf.training.data.codes_manifest import CodesManifest
-from fqgan_hf.training.data.crops import CROPS, ten_crop, to_pixel_values
+from fqgan_hf.training.data.codes import CodeSequences
+from fqgan_hf.training.data.crops import CROPS, ten_crop
 from fqgan_hf.training.extract_codes import main as extract_codes
 
 from ..conftest import NUM_IMAGES, TOKENIZER
@@ -194,7 +196,7 @@ def test_extraction(crop, options, tokenizer, image_folder, tmp_path):
 
 def test_stopped_extraction_goes_on(options, tmp_path, monkeypatch):
     extract_codes(options(tmp_path / "whole"))
-    import fqgan_hf.training.data.code_extraction as script
+    import fqgan_hf.codes.shards as script
 
     calls = []
 

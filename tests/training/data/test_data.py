@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from fqgan_hf.codes.crops import center_crop, to_pixel_values
+from fqgan_hf.evaluation.image_batches import ProcessedImages
 from fqgan_hf.evaluation.image_source import ImageDataArguments
-from fqgan_hf.evaluation.images import BadImages, LabelledImages, ProcessedImages, load_images
-from fqgan_hf.training.data.crops import center_crop, random_crop, to_pixel_values
+from fqgan_hf.evaluation.images import BadImages, LabelledImages, load_images
+from fqgan_hf.training.data.crops import random_crop
 from fqgan_hf.training.data.datasets import AugmentedImages, EpochSampler, split_indices
 
 from ..conftest import CLASSES

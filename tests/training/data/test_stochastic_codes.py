@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from fqgan_hf.codes.manifest import CodesManifest
+from fqgan_hf.codes.shards import draws_of
+from fqgan_hf.codes.store import load_rows
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.data.code_extraction import draws_of
-from fqgan_hf.training.data.codes import load_rows
-from fqgan_hf.training.data.codes_manifest import CodesManifest
 from fqgan_hf.training.extract_codes import main as extract_codes
 from fqgan_hf.training.train_far import main as train_far
 

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from fqgan_hf.codes.manifest import CodesManifest
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.data.codes_manifest import CodesManifest
 from fqgan_hf.training.extract_codes import main as extract_codes
 from fqgan_hf.training.far.model import trainable_far
 from fqgan_hf.training.far.sampling import check_classes

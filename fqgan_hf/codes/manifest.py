@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The manifest of a store of codes: what they are, and which shards hold them. See `fqgan_hf.training.data.codes`."""
+"""The manifest of a store of codes: what they are, and which shards hold them. See `fqgan_hf.codes.store`."""
 
 import hashlib
 import json
@@ -26,9 +26,9 @@ class CodesManifest:
         tokenizer (`str`): Name or path of the tokenizer that made the codes.
         tokenizer_fingerprint (`str`): Its `fingerprint()`.
         num_codebooks, codebook_size (`int`): K and V.
-        grid (`list[int]`): Height and width of the code grid.
-        resolution (`int`): Side of the crops, in pixels.
-        crop (`str`): `"plain"`, `"flip"` or `"ten-crop"`.
+        grid (`list[int]`, *optional*): Height and width of the code grid; None where every row has its own.
+        resolution (`int`, *optional*): Side of the crops, in pixels; None as above.
+        crop (`str`): How images were cut: `"plain"`, `"flip"` or `"ten-crop"`; `"native"` where they keep their size.
         views (`list[str]`): Name of each view of an image, in order.
         source (`str`): Where the images came from.
         shard_size (`int`): Images per shard.
@@ -38,14 +38,15 @@ class CodesManifest:
         skipped (`list[str]`): Ids of the images that could not be read and have no row.
         stochastic (`bool`): Whether codes were drawn from the tokenizer's distribution rather than its likeliest ones.
         seed (`int`, *optional*): Where they were, what the draws follow from.
+        images_fingerprint (`str`, *optional*): What other images do not have; `fqgan encode` notes it.
     """
 
     tokenizer: str
     tokenizer_fingerprint: str
     num_codebooks: int
     codebook_size: int
-    grid: list[int]
-    resolution: int
+    grid: list[int] | None
+    resolution: int | None
     crop: str
     views: list[str]
     source: str
@@ -57,51 +58,57 @@ class CodesManifest:
     format_version: int = 1
     stochastic: bool = False
     seed: int | None = None
+    images_fingerprint: str | None = None
 
     @classmethod
     def describe(
         cls,
         model: "FQGANModel",
-        tokenizer: str,
         images: "LabelledImages",
+        *,
+        tokenizer: str,
         crop: str,
-        resolution: int,
+        views: list[str],
+        resolution: int | None,
         shard_size: int = 0,
         seed: int | None = None,
+        images_fingerprint: str | None = None,
     ) -> "CodesManifest":
         """
         The manifest of the codes that a tokenizer gives for views of images, whether they are stored or not; with a
         seed, of codes that are drawn from its distribution.
         """
-        from fqgan_hf.training.data.crops import CROPS
-
         return cls(
             tokenizer=tokenizer,
             tokenizer_fingerprint=model.fingerprint(),
             num_codebooks=model.config.num_codebooks,
             codebook_size=model.config.codebook_size,
-            grid=list(model.grid_size(resolution, resolution)),
+            grid=None if resolution is None else list(model.grid_size(resolution, resolution)),
             resolution=resolution,
             crop=crop,
-            views=CROPS[crop][0],
+            views=views,
             source=images.source,
             shard_size=shard_size,
             num_rows=len(images),
             id2label={str(i): name for i, name in enumerate(images.label_names)},
             stochastic=seed is not None,
             seed=seed,
+            images_fingerprint=images_fingerprint,
         )
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Shape of one row's codes, `(views, num_codebooks, height, width)`."""
+        """Shape of one row's codes, `(views, num_codebooks, height, width)`; only where all rows have one."""
+        assert self.grid is not None, "each row has a grid of its own"
         return (len(self.views), self.num_codebooks, *self.grid)
 
     def content(self) -> dict[str, Any]:
-        """What is stored. Codes that were not drawn have the manifest that they had before there were others."""
+        """What is stored. Without what a field was added for, it is what it was before there was that field."""
         content = asdict(self)
         if not self.stochastic:
             del content["stochastic"], content["seed"]
+        if self.images_fingerprint is None:
+            del content["images_fingerprint"]
         return content
 
     def identity(self) -> bytes:
@@ -116,13 +123,17 @@ class CodesManifest:
         return hashlib.sha256("".join(shard["sha256"] for shard in self.shards).encode()).hexdigest()
 
     @classmethod
-    def load(cls, folder: str | Path) -> "CodesManifest":
+    def load(cls, folder: str | Path, any_size: bool = False) -> "CodesManifest":
         """
         Read the manifest of `folder`.
 
+        Args:
+            folder (`str` or `Path`): A store of codes.
+            any_size (`bool`): Accept grids that differ from row to row, too.
+
         Raises:
             FileNotFoundError: There is none: no codes, or an extraction that has not ended.
-            ValueError: Of another version, or damaged.
+            ValueError: Of another version, damaged, or of grids that differ.
         """
         path = Path(folder) / MANIFEST
         if not path.is_file():
@@ -130,24 +141,47 @@ class CodesManifest:
                 f"codes_dir must be a folder written by extract_codes, got {str(folder)!r}: no {MANIFEST} "
                 "(an extraction that was stopped continues when it is run again)"
             )
-        content = read_json(path)
+        manifest = cls.parse(read_json(path), path)
+        num_found = sum(shard["rows"] for shard in manifest.shards) + len(manifest.skipped)
+        if not manifest.shards:
+            raise ValueError(f"{path} is damaged: shards must be files with their rows and SHA-256, got none")
+        if num_found != manifest.num_rows:
+            raise ValueError(f"{path} is damaged: num_rows is {manifest.num_rows}, and its shards hold {num_found}")
+        if manifest.grid is None and not any_size:
+            raise ValueError(
+                f"{path} is of codes whose grid differs from image to image (`fqgan encode --size native`), and a "
+                "generator needs one grid: encode with another --size"
+            )
+        return manifest
+
+    @classmethod
+    def parse(cls, content: dict[str, Any], source: str | Path) -> "CodesManifest":
+        """
+        A manifest from its `content()`, or from its `identity()`, where nothing is said of shards.
+
+        Args:
+            content (`dict`): As it was read, from a place that may be damaged.
+            source (`str` or `Path`): That place, for the messages.
+
+        Raises:
+            ValueError: Of another version, or damaged.
+        """
         if content.get("format_version", 1) != 1:
-            raise ValueError(f"{path}: format_version must be 1, got {content['format_version']!r}")
+            raise ValueError(f"{source}: format_version must be 1, got {content['format_version']!r}")
         required = [entry.name for entry in fields(cls) if entry.default is entry.default_factory is MISSING]
         wrong = [name for name in required if name not in content]
         wrong += [name for name in content if name not in {entry.name for entry in fields(cls)}]
         if wrong:
-            raise ValueError(f"{path} is not a manifest of codes: see {', '.join(wrong[:5])}")
+            raise ValueError(f"{source} is not a manifest of codes: see {', '.join(wrong[:5])}")
         manifest = cls(**content)
         for name, accepted, fits in manifest._rules():
             value = getattr(manifest, name)
             if not fits(value):
-                raise ValueError(f"{path} is damaged: {name} must be {accepted}, got {_shortened(value)}")
+                raise ValueError(f"{source} is damaged: {name} must be {accepted}, got {_shortened(value)}")
         if manifest.stochastic is (manifest.seed is None):
-            raise ValueError(f"{path} is damaged: seed must be there where stochastic is true, and only there")
-        num_found = sum(shard["rows"] for shard in manifest.shards) + len(manifest.skipped)
-        if num_found != manifest.num_rows:
-            raise ValueError(f"{path} is damaged: num_rows is {manifest.num_rows}, and its shards hold {num_found}")
+            raise ValueError(f"{source} is damaged: seed must be there where stochastic is true, and only there")
+        if (manifest.grid is None) is not (manifest.resolution is None):
+            raise ValueError(f"{source} is damaged: grid and resolution must both be there, or neither")
         return manifest
 
     @staticmethod
@@ -155,16 +189,18 @@ class CodesManifest:
         """What each value of a stored manifest must be: its name, the words for it, and the test of it."""
         for name in ("tokenizer", "tokenizer_fingerprint", "crop", "source"):
             yield name, "a text", _is_text
-        for name in ("num_codebooks", "resolution", "shard_size", "num_rows"):
+        for name in ("num_codebooks", "shard_size", "num_rows"):
             yield name, "a whole number of at least 1", _is_count
+        yield "resolution", "a whole number of at least 1", lambda value: value is None or _is_count(value)
         yield "codebook_size", "a whole number in [1, 65536]", lambda value: _is_count(value) and value <= 2**16
-        yield "grid", "two whole numbers of at least 1", lambda value: _all(value, _is_count) and len(value) == 2
+        yield "grid", "two whole numbers of at least 1", _is_grid
         yield "views", "a list of names", lambda value: _all(value, _is_text) and value
         yield "skipped", "a list of names", lambda value: _all(value, _is_text)
         yield "stochastic", "true or false", lambda value: isinstance(value, bool)
         yield "seed", "a whole number of at least 0", lambda value: value is None or type(value) is int and value >= 0
         yield "id2label", 'names under "0", "1" and so on', _is_naming
-        yield "shards", "a list of files with their rows and SHA-256", lambda value: _all(value, _is_shard) and value
+        yield "shards", "a list of files with their rows and SHA-256", lambda value: _all(value, _is_shard)
+        yield "images_fingerprint", "a text", lambda value: value is None or _is_text(value)
 
 
 def check_can_draw(config: Mapping[str, Any]) -> None:
@@ -183,6 +219,10 @@ def _is_count(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_grid(value: Any) -> bool:
+    return value is None or (_all(value, _is_count) and len(value) == 2)
 
 
 def _is_naming(value: Any) -> bool:
