@@ -96,6 +96,7 @@ setup(
     package_dir=PACKAGE_DIRS,
     package_data={
         "fqgan_hf": ["py.typed"],
+        "fqgan_hf.evaluation": ["*.html"],
         "fqgan_hf.evaluation.modules": ["*/*.py", "*/README.md"],  # folders that `evaluate` loads, no packages
         "fqgan_hf.kernels": ["cpu_kernels.cpp"],
         "fqgan_hf.training": ["configs/*.yaml", "configs/*.json"],

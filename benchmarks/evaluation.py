@@ -3,9 +3,9 @@
 
     python benchmarks/evaluation.py --output_dir outputs/bench
 
-Each row is a process of its own, as a user starts it: random images of 32 pixels from an .npz file, beside others, by a
-network of random weights with as many features as Inception has (2,048) and about as much work per image as a ResNet
-of CIFAR. The network's own memory is what the process holds after one batch.
+Each row is a process of its own, as a user starts it: random images of 32 pixels from an .npz file, beside others, by
+a network of random weights with as many features as Inception has (2,048) and far less work per image than that. The
+network's own memory is what the process holds after one batch.
 """
 
 import argparse

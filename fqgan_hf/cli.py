@@ -9,6 +9,7 @@ Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 
 import argparse
 
 from fqgan_hf.commands import (
+    analyze,
     compare,
     convert,
     decode,
@@ -17,6 +18,7 @@ from fqgan_hf.commands import (
     evaluate,
     generate,
     info,
+    mix,
     reconstruct,
     sample,
     statistics,
@@ -28,11 +30,13 @@ from fqgan_hf.failures import OneLineParser, leave, run_command
 COMMANDS = (
     demo.COMMAND,
     reconstruct.COMMAND,
+    mix.COMMAND,
     encode.COMMAND,
     decode.COMMAND,
     generate.COMMAND,
     sample.COMMAND,
     evaluate.COMMAND,
+    analyze.COMMAND,
     statistics.COMMAND,
     compare.COMMAND,
     convert.COMMAND,

@@ -19,13 +19,13 @@ from fqgan_hf.codes.code_files import CodeFile, CodeRows, content_hash
 from fqgan_hf.codes.decode import SETTINGS
 from fqgan_hf.codes.names import picture_names, safe_part
 from fqgan_hf.codes.round_trip import by_grid
-from fqgan_hf.codes.sharing import joined_processes, own_folder
 from fqgan_hf.evaluation.pictures import save_image
 from fqgan_hf.files import read_json, write_json
 from fqgan_hf.hub.facts import weight_files
 from fqgan_hf.pipelines.inference import load_tokenizer
 from fqgan_hf.pipelines.pipeline_fqgan import FQGANPipeline
 from fqgan_hf.pipelines.sample_run import digest
+from fqgan_hf.pipelines.sharing import joined_processes, own_folder
 
 
 WRITING_THREADS = 4  # PNG is compressed beside the model's work

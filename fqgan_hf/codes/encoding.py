@@ -23,10 +23,10 @@ from fqgan_hf.codes.inputs import open_inputs
 from fqgan_hf.codes.manifest import CodesManifest
 from fqgan_hf.codes.round_trip import check_round_trip
 from fqgan_hf.codes.shards import fill_store
-from fqgan_hf.codes.sharing import joined_processes, own_folder
 from fqgan_hf.evaluation.images import BadImages
 from fqgan_hf.files import remove
 from fqgan_hf.pipelines.inference import load_tokenizer
+from fqgan_hf.pipelines.sharing import joined_processes, own_folder
 
 
 def encode_sources(

@@ -24,14 +24,14 @@ def run(arguments: argparse.Namespace) -> None:
     quiet_libraries(arguments.debug)
     from accelerate import PartialState
 
-    from fqgan_hf.evaluation.features import load_network
-    from fqgan_hf.evaluation.run import start_processes, write_statistics
+    from fqgan_hf.evaluation.run import write_statistics
 
-    device = start_processes(arguments.device)
     reference = write_statistics(
         arguments.images,
         arguments.out,
-        load_network(arguments.features, device, arguments.inception_weights),
+        arguments.features,
+        arguments.inception_weights,
+        arguments.device,
         split=arguments.split,
         resolution=arguments.resolution,
         num_images=arguments.num_images,

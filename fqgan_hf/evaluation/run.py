@@ -33,8 +33,9 @@ from fqgan_hf.evaluation.similarity import LPIPS, l1, l2, ssim
 from fqgan_hf.evaluation_results import FORMAT_VERSION
 from fqgan_hf.files import sha256
 from fqgan_hf.modeling.code_sampling import SamplingSettings
-from fqgan_hf.pipelines.inference import choose_device, load_pipeline, load_tokenizer
+from fqgan_hf.pipelines.inference import load_pipeline, load_tokenizer
 from fqgan_hf.pipelines.sample import sample_to_folder
+from fqgan_hf.pipelines.sharing import joined_processes
 
 
 MAX_HELD_OUT = 2000  # images whose codes' likelihood is measured
@@ -105,62 +106,54 @@ def evaluate(
     if pipeline is not None and samples_dir is None:
         raise ValueError("samples_dir must be given with pipeline: there its samples are kept")
     started, clock = perf_counter(), Clock()
-    device = start_processes(device)
-    subject: dict[str, Any] = {given[0]: str(subjects[given[0]])}
-    model = None
-    if tokenizer is not None:
-        model = load_tokenizer(tokenizer, device).vqmodel
-        resolution = resolution or model.config.sample_size
-        subject["fingerprint"] = model.fingerprint()
-    network = load_network(features, device, inception_weights)
-    network([Image.new("RGB", (resolution or 64,) * 2)] * batch_size)
-    network_memory = _peak_memory()  # with what a batch takes within it
     common = {"batch_size": batch_size, "clock": clock, "show_progress": show_progress}
-    real, of_reference = open_reference(
-        reference, network, split=split, resolution=resolution, num_images=num_images, **common, **image_options
-    )
-    protocol = {"network": network.description, "reference": of_reference, **PROTOCOL}
-    if model is not None:
-        if real.images is None:
-            raise ValueError(f"reference must be images, for a tokenizer to reconstruct, got statistics: {reference}")
-        similarities, described = _similarities(resolution, lpips, device)
-        protocol["similarities"] = described
-        figures = evaluate_tokenizer(model, real, network, round_trip=True, similarities=similarities, **common)
-    else:
-        if pipeline is not None:
-            with clock("sampling"):
-                run = sample_to_folder(
-                    pipeline, samples_dir, num=num_samples, seed=seed, settings=settings, format="npz",
-                    batch_size=batch_size, device=device,
-                )  # fmt: skip
-            subject |= {"weights_sha256": run.weights_sha256, "seed": seed, "sampling": run.as_json()["sampling"]}
-            samples, samples_split = samples_dir, None
-        images = open_image_set(samples, samples_split)
-        subject.setdefault("fingerprint", images.fingerprint)
-        figures = evaluate_images(images, real, network, **common)
-        if pipeline is not None:
-            with clock("held-out codes"):
-                figures["code_likelihood"] = code_likelihood(
-                    load_pipeline(pipeline, device), real, MAX_HELD_OUT, batch_size, show_progress
+    subject: dict[str, Any] = {given[0]: str(subjects[given[0]])}
+    with joined_processes(device) as (_, here):
+        model = None if tokenizer is None else load_tokenizer(tokenizer, here).vqmodel
+        if model is not None:
+            resolution = resolution or model.config.sample_size
+        network = load_network(features, here, inception_weights)
+        network([Image.new("RGB", (resolution or 64,) * 2)] * batch_size)
+        network_memory = _peak_memory()  # with what a batch takes within it
+        real, of_reference = open_reference(
+            reference, network, split=split, resolution=resolution, num_images=num_images, **common, **image_options
+        )
+        protocol = {"network": network.description, "reference": of_reference, **PROTOCOL}
+        if model is not None:
+            if real.images is None:
+                raise ValueError(
+                    f"reference must be images, for a tokenizer to reconstruct, got statistics: {reference}"
                 )
-    protocol["num_images"] = figures["num_images"]
-    return {
-        "format_version": FORMAT_VERSION,
-        "kind": "generation" if model is None else "reconstruction",
-        "figures": figures,
-        "protocol": protocol,
-        "subject": subject,
-        "warnings": _warnings(real, figures["num_images"]),
-        "environment": _environment(device),
-        "cost": _cost(clock, perf_counter() - started, network_memory),
-    }
-
-
-def start_processes(device: str) -> str:
-    """Join the other processes of an `accelerate launch`, if there are any. Returns the device of this one."""
-    device = choose_device(device)
-    state = PartialState(cpu=device in ("cpu", "mps"))
-    return device if state.num_processes == 1 else str(state.device)
+            similarities, protocol["similarities"] = _similarities(resolution, lpips, here)
+            figures = evaluate_tokenizer(model, real, network, round_trip=True, similarities=similarities, **common)
+            subject["fingerprint"] = model.fingerprint()
+        else:
+            if pipeline is not None:
+                with clock("sampling"):
+                    run = sample_to_folder(
+                        pipeline, samples_dir, num=num_samples, seed=seed, settings=settings, format="npz",
+                        batch_size=batch_size, device=device,
+                    )  # fmt: skip
+                samples, samples_split = samples_dir, None
+                made_with = ("weights_sha256", "seed", "sampling")
+                subject |= {name: value for name, value in run.as_json().items() if name in made_with}
+            images = open_image_set(samples, samples_split)
+            subject["fingerprint"] = images.fingerprint
+            figures = evaluate_images(images, real, network, **common)
+            if pipeline is not None:
+                with clock("held-out codes"):
+                    pipe = load_pipeline(pipeline, here)
+                    figures["code_likelihood"] = code_likelihood(pipe, real, MAX_HELD_OUT, batch_size, show_progress)
+        return {
+            "format_version": FORMAT_VERSION,
+            "kind": "generation" if model is None else "reconstruction",
+            "figures": figures,
+            "protocol": {**protocol, "num_images": figures["num_images"]},
+            "subject": subject,
+            "warnings": _warnings(real, figures["num_images"]),
+            "environment": _environment(here),
+            "cost": _cost(clock, perf_counter() - started, network_memory),
+        }
 
 
 def open_reference(
@@ -213,7 +206,14 @@ def open_reference(
     return reference, described
 
 
-def write_statistics(source: str | Path, out: str | Path, network: ImageNetwork, **options: Any) -> Reference:
+def write_statistics(
+    source: str | Path,
+    out: str | Path,
+    features: str | Path = "inception",
+    inception_weights: str | Path | None = None,
+    device: str = "auto",
+    **options: Any,
+) -> Reference:
     """
     Measure images and write their statistics: `fqgan statistics` from Python.
 
@@ -221,17 +221,19 @@ def write_statistics(source: str | Path, out: str | Path, network: ImageNetwork,
         source (`str` or `Path`): Images, see `open_image_set`.
         out (`str` or `Path`): An .npz file: `mu` and `sigma`, of spatial features `mu_s` and `sigma_s`, `count`, and
             `description`, a JSON text that says network and images.
-        network ([`ImageNetwork`]): Whose features they are of.
+        features, inception_weights, device: See `evaluate`.
         **options: Of `open_reference`.
 
     Raises:
         ValueError: Fewer than two images, or they cannot be read.
     """
-    reference, described = open_reference(source, network, **options)
-    if PartialState().is_main_process:
-        text = json.dumps({"network": network.description, "reference": described})
-        reference.save(out, **{DESCRIPTION: np.array(text)})
-    PartialState().wait_for_everyone()
+    with joined_processes(device) as (state, here):
+        network = load_network(features, here, inception_weights)
+        reference, described = open_reference(source, network, **options)
+        if state.is_main_process:
+            text = json.dumps({"network": network.description, "reference": described})
+            reference.save(out, **{DESCRIPTION: np.array(text)})
+        state.wait_for_everyone()
     return reference
 
 

@@ -1,6 +1,7 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Images -> codes -> images, through an FQGAN tokenizer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from fqgan_hf.hub.facts import codebook_names
 from fqgan_hf.hub.registration import register_with_diffusers
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.pipelines.mix import mix_codes, taken_codebooks
 from fqgan_hf.pipelines.reconstruction import Reconstruction, reconstruction_captions
 
 
@@ -42,6 +44,9 @@ EXAMPLE_DOC_STRING = """
 
         >>> result = pipe.reconstruct(photo)[0]  # all codebooks, and each alone
         >>> print(result.psnr, dict(zip(result.captions, result.pictures)))
+
+        >>> # the photo, but for its semantic codes, which are the drawing's
+        >>> pipe.mix(photo, Image.open("drawing.png"), take="semantic").images[0].save("mixture.png")
         ```
 """
 
@@ -164,6 +169,42 @@ class FQGANPipeline(DiffusionPipeline):
         results = [self._reconstruct(pixel_values, names) for pixel_values in pixels]
         self.maybe_free_model_hooks()
         return results
+
+    @torch.no_grad()
+    def mix(
+        self,
+        image_a: Any,
+        image_b: Any,
+        take: str | int | Sequence[str | int],
+        size: int | dict[str, int] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple:
+        """
+        Codebook swap: decode image a's codes with those of image b in the codebooks `take`. `fqgan mix` from Python.
+
+        Args:
+            image_a: What [`~FQGANPipeline.__call__`] takes: gives the codes of all other codebooks.
+            image_b: As many images, of the same size once they are processed: gives the codes of `take`.
+            take (`str`, `int` or a sequence of them):
+                Names of codebooks, such as "semantic", or their ids; see
+                [`~fqgan_hf.pipelines.mix.taken_codebooks`].
+            size, output_type, return_dict: See [`~FQGANPipeline.__call__`].
+
+        Returns:
+            [`ImagePipelineOutput`], or a tuple of the images alone.
+
+        Raises:
+            ValueError: `take` names no codebook of this tokenizer, or all; there is only one; or the images do not
+                become code grids of one size.
+        """
+        config = self.vqmodel.config
+        taken = taken_codebooks(take, codebook_names(config.num_codebooks, config.feature_dims))
+        self._check_decoding(None, output_type)
+        codes = mix_codes(self._encode(image_a, size), self._encode(image_b, size), taken)
+        output = ImagePipelineOutput(images=self._decode(codes, None, output_type))
+        self.maybe_free_model_hooks()
+        return output if return_dict else (output.images,)
 
     def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: torch.device | str | None = None):
         """Not supported: raises `NotImplementedError`."""

@@ -33,7 +33,6 @@ in `sample_folder`, the kinds of shards in `sample_formats`, and rejection in `r
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +50,7 @@ from fqgan_hf.pipelines.sample_folder import claimed_folder, close_folder, is_co
 from fqgan_hf.pipelines.sample_formats import FORMATS
 from fqgan_hf.pipelines.sample_parts import Parts, fill_parts, full_batches
 from fqgan_hf.pipelines.sample_run import SamplingRun
+from fqgan_hf.pipelines.sharing import joined_processes
 
 
 ENCODING_THREADS = 4  # PNG is compressed beside the model's work
@@ -95,21 +95,15 @@ def sample_to_folder(
     folder, output_dir = resolve_pipeline(model), Path(output_dir)
     device = choose_device(device)
     run = SamplingRun.describe(folder, **{"model_name": str(model), **run})
-    owns_group = not torch.distributed.is_initialized()
-    # A process may wait very long for its main process, while that waits for another run.
-    state = PartialState(cpu=device in ("cpu", "mps"), timeout=timedelta(days=30))
-    if state.num_processes > 1:
-        if device == "mps" or ":" in device:
-            raise ValueError(f"--device must be cpu or cuda for {state.num_processes} processes, got {device}")
-        device = str(state.device)  # a GPU of its own
-    with dealt_folder(output_dir, run, state, verify) as (mine, missing):
+    with (
+        joined_processes(device) as (state, device),
+        dealt_folder(output_dir, run, state, verify) as (mine, missing),
+    ):
         if missing:
             pipe = load_pipeline(folder, device)
             optimize(pipe, getattr(torch, run.dtype), run.quantization, compile)
             best = draw_candidates(pipe, run, output_dir, batch_size, state) if run.rejection else None
             write_shards(pipe, run, output_dir, mine, missing, batch_size, state.is_main_process, best)
-    if owns_group:
-        state.destroy_process_group()
     return run
 
 

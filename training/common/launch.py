@@ -11,11 +11,11 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 from tqdm.auto import tqdm
 
 from fqgan_hf.failures import raise_if_interrupted
-from fqgan_hf.files import locked_folder, remove
+from fqgan_hf.pipelines import sharing
 from fqgan_hf.training.common.arguments import TrainingArguments
 from fqgan_hf.training.common.resuming import find_checkpoint, read_checkpoint, tell_changes
 
@@ -77,29 +77,10 @@ def check_launch(accelerator: Accelerator) -> None:
 @contextlib.contextmanager
 def own_folder(accelerator: Accelerator, folder: str | Path, purpose: str) -> Iterator[None]:
     """
-    Within this no other run uses the folder; every process calls it, and all of them fail if another run does.
-
-    Args:
-        accelerator (`Accelerator`): Of the run.
-        folder (`str` or `Path`): Created if missing. What a killed run left half-written in it is removed.
-        purpose (`str`): See `locked_folder`.
-
-    Raises:
-        OSError: Another run uses the folder, or it cannot be written to.
+    [`~fqgan_hf.pipelines.sharing.own_folder`] of a training script: its leftovers, and its bars end before an error is
+    shown.
     """
-    folder, failure = Path(folder), None
-    with contextlib.ExitStack() as stack:
-        if accelerator.is_main_process:
-            try:
-                stack.enter_context(locked_folder(folder, purpose))
-                for path in folder.iterdir():
-                    if LEFTOVER.fullmatch(path.name):
-                        remove(path)
-            except OSError as error:
-                failure = str(error)
-        (failure,) = broadcast_object_list([failure])
-        if failure is not None:
-            raise OSError(failure)
+    with sharing.own_folder(accelerator, Path(folder), purpose, leftover=LEFTOVER):
         try:
             yield
         except BaseException:

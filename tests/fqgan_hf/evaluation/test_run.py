@@ -128,7 +128,7 @@ def test_statistics_stand_in_for_images(image_dir, network_dir, pipeline_dir, tm
 
 
 def test_statistics_of_another_network_are_refused(image_dir, network_dir, network, tmp_path):
-    write_statistics(image_dir, tmp_path / "s.npz", network)
+    write_statistics(image_dir, tmp_path / "s.npz", network_dir)
     with np.load(tmp_path / "s.npz") as arrays:
         content = dict(arrays)
     other = json.loads(str(content["description"]))

@@ -267,7 +267,11 @@ def test_a_network_that_is_no_classifier_reads_nothing(network, tmp_path):
     base = FeatureNetwork(str(tmp_path / "base"))
     images = [Image.new("RGB", (16, 16), color) for color in ("red", "white", "black")]
     found = classifier(images)
-    assert found.pooled.shape == (3, 16) and found.predictions.shape == (3,) and classifier.label_names == ["bright", "dark"]
+    assert (
+        found.pooled.shape == (3, 16)
+        and found.predictions.shape == (3,)
+        and classifier.label_names == ["bright", "dark"]
+    )
     without = base(images)
     assert without.predictions is None and base.label_names is None
     torch.testing.assert_close(found.pooled, without.pooled)

@@ -48,16 +48,21 @@ def joined_processes(device: str) -> Iterator[tuple[PartialState, str]]:
 
 @contextmanager
 def own_folder(
-    state: PartialState, folder: Path, purpose: str, prepare: Callable[[], None] = lambda: None
+    state: PartialState,
+    folder: Path,
+    purpose: str,
+    prepare: Callable[[], None] = lambda: None,
+    leftover: re.Pattern = LEFTOVER,
 ) -> Iterator[None]:
     """
     Within this no other run uses the folder. Every process calls it, and all fail if one of the checks does.
 
     Args:
-        state (`PartialState`): Of this process.
+        state (`PartialState` or `Accelerator`): Of this process.
         folder (`Path`): Created if missing. What a killed run left half-written in it is removed.
         purpose (`str`): What is done there, for the message: "encodes".
         prepare (`Callable`): What the main process does before the others go on; it may raise.
+        leftover (`re.Pattern`): Names of what a killed run leaves.
 
     Raises:
         ValueError, OSError: Another run uses the folder, it cannot be written to, or `prepare` says so.
@@ -67,8 +72,8 @@ def own_folder(
         if state.is_main_process:
             try:
                 stack.enter_context(locked_folder(folder, purpose))
-                for path in folder.rglob(".*.tmp"):
-                    if LEFTOVER.fullmatch(path.name):
+                for path in folder.rglob("*.tmp"):
+                    if leftover.fullmatch(path.name):
                         remove(path)
                 prepare()
             except (ValueError, OSError) as error:
