@@ -112,6 +112,7 @@ def test_several_sources_get_a_folder_each(encoded, tokenizer, tmp_path, fails, 
 # ---- Processes and interruptions ----
 
 
+@pytest.mark.slow
 def test_two_processes_and_interruptions_change_nothing(encoded, tokenizer, tmp_path, capsys):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["-m", "fqgan_hf.cli", *words(tokenizer, encoded / "codes", tmp_path / "two")]

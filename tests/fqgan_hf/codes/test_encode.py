@@ -192,6 +192,7 @@ def test_a_pipeline_is_its_tokenizer(tmp_path):
 # ---- Processes and interruptions ----
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(tokenizer, pictures, tmp_path):
     """Two processes over gloo; `--multi_gpu` is the launcher's word for several, without GPUs too."""
     form = "codes.parquet"
@@ -207,6 +208,7 @@ def test_two_processes_write_what_one_writes(tokenizer, pictures, tmp_path):
     assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_killed_and_started_again_equals_uninterrupted(tokenizer, tmp_path):
     rng = np.random.default_rng(0)

@@ -178,6 +178,7 @@ def test_other_formats_tell_the_same(format_, words, finished, tmp_path):
 # ---- Processes and interruptions ----
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(words, tmp_path):
     """With three files of candidates and one shard, so that a process has nothing left to do when that is written."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
@@ -189,6 +190,7 @@ def test_two_processes_write_what_one_writes(words, tmp_path):
     assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 def test_killed_and_started_again_equals_uninterrupted(words, tmp_path, capsys):
     options = {"num": 16, "keep_best": 0.2}
