@@ -151,17 +151,20 @@ def evaluate_images(
 
     Returns:
         `dict`: `num_images`, what `compare_sets` gives, and `class_consistency`, the share of images whose class by
-        the network is their label, with `class_consistency_by_class`; None unless both have the same classes.
+        the network is their label, with `class_consistency_by_class`; None unless both have the same classes, by their
+        names, or of an .npz file by their numbers.
+
+    Raises:
+        ValueError: Images of different sizes, or of an .npz file a label that is none of the network's classes.
     """
     num_images = len(images) if num_images is None else min(num_images, len(images))
-    names = list(network.label_names or ())
-    is_judged = bool(names) and list(images.label_names) == names
-    judge = Judge(network, SetStatistics(num_images, names if is_judged else None), clock or Clock())
+    names = network.label_names if _names_the_same(images, network) else None
+    judge = Judge(network, SetStatistics(num_images, names), clock or Clock())
     for indices, pixel_values, labels in shared_batches(
         images, resolution, num_images, batch_size, judge.clock, "judging", show_progress
     ):
         judge.update(FQGANImageProcessor().postprocess(pixel_values), indices, labels)
-    return {"num_images": num_images, **judge.compare(reference), **_consistency(judge.statistics, images.label_names)}
+    return {"num_images": num_images, **judge.compare(reference), **_consistency(judge.statistics, names)}
 
 
 @torch.no_grad()
@@ -257,7 +260,21 @@ def code_likelihood(
     return (sum(sums for sums, _ in everywhere) / total).tolist() if total else None
 
 
-def _consistency(statistics: SetStatistics, titles: Sequence[str]) -> dict[str, Any]:
+def _names_the_same(images: LabelledImages, network: ImageNetwork) -> bool:
+    """Whether labels of images are ids of the network's classes."""
+    if network.label_names is None:
+        return False
+    if getattr(images, "knows_names", True):
+        return list(images.label_names) == list(network.label_names)
+    if images.label_names != ["unlabelled"] and len(images.label_names) > len(network.label_names):
+        raise ValueError(
+            f"labels of {images.source} must be classes of the network, in [0, {len(network.label_names) - 1}], "
+            f"got {len(images.label_names) - 1}"
+        )
+    return images.label_names != ["unlabelled"]
+
+
+def _consistency(statistics: SetStatistics, titles: Sequence[str] | None) -> dict[str, Any]:
     """Share of images whose class by the network is the one asked for, in all and of each class; None: not judged."""
     by_class = None
     if statistics.accuracy is not None:

@@ -36,6 +36,7 @@ class ReadableSet:
     label_names: list[str]
     source: str
     fingerprint: str
+    knows_names = True  # of its classes; otherwise label_names are their numbers
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -59,13 +60,14 @@ class NpzImages(ReadableSet):
 
     Args:
         path (`str` or `Path`): The file.
-        label_names (`Sequence[str]`, *optional*): Names of the classes, where they are known.
 
     Raises:
         ValueError: It is another kind of file.
     """
 
-    def __init__(self, path: str | Path, label_names: Sequence[str] | None = None):
+    knows_names = False
+
+    def __init__(self, path: str | Path):
         self.path = Path(path)
         try:
             shape, dtype = self._open_rows()
@@ -82,8 +84,7 @@ class NpzImages(ReadableSet):
             self.labels = arrays["arr_1"].astype(np.int64) if "arr_1" in arrays else np.full(len(self), -1)
         if self.labels.shape != (len(self),):
             raise ValueError(f"{path}: arr_1 must hold {len(self)} labels, got {self.labels.shape}")
-        num_classes = int(self.labels.max()) + 1
-        self.label_names = list(label_names or (str(i) for i in range(num_classes))) or ["unlabelled"]
+        self.label_names = [str(i) for i in range(self.labels.max() + 1)] or ["unlabelled"]
         self.source = self.path.name
 
     def _open_rows(self) -> tuple[tuple[int, ...], np.dtype]:

@@ -149,6 +149,18 @@ def test_statistics_and_images_of_one_file(image_dir, images, network_dir, tmp_p
     assert result["figures"]["frechet_distance"] > 1 and result["figures"]["precision"] == 1.0
 
 
+def test_labels_of_an_npz_file_are_numbers_of_classes(image_dir, images, network_dir, network, tmp_path):
+    pixels, labels = zip(*(images[i] for i in range(30)), strict=True)
+    pixels = np.stack([np.asarray(picture) for picture in pixels])
+    np.savez(tmp_path / "samples.npz", arr_0=pixels, arr_1=np.array(labels))
+    result = evaluate(image_dir, samples=tmp_path / "samples.npz", features=network_dir)
+    expected = Reference.measure(images, network, resolution=16).accuracy
+    assert result["figures"]["class_consistency"] == pytest.approx(expected)
+    np.savez(tmp_path / "samples.npz", arr_0=pixels, arr_1=np.arange(30) % 3)
+    with pytest.raises(ValueError, match=r"must be classes of the network, in \[0, 1\], got 2"):
+        evaluate(image_dir, samples=tmp_path / "samples.npz", features=network_dir)
+
+
 def test_two_processes_give_the_figures_of_one(image_dir, network_dir, pipeline_dir, tmp_path):
     words = ["evaluate", "--tokenizer", pipeline_dir, "--reference", image_dir, "--features", network_dir]
     words = [str(word) for word in [*words, "--batch_size", "4", "--device", "cpu", "--out"]]
