@@ -1,15 +1,14 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""What `fqgan evaluate` costs besides its network: share of the time, and memory at two numbers of images.
+"""What `fqgan evaluate` costs besides its network: share of the time, and memory at several numbers of images.
 
     python benchmarks/evaluation.py --output_dir outputs/bench
 
-Each row is a process of its own, as a user starts it: random images of 32 pixels from an .npz file, beside others, by
-a network of random weights with as many features as Inception has (2,048) and far less work per image than that. The
-network's own memory is what the process holds after one batch.
+Each row is a process of its own: random images of 32 pixels from an .npz file, beside others. `small` is a network
+with as many features as Inception (2,048) and far less work per image; `inception` is Inception itself. Both have
+random weights, which cost what others cost. The network's own memory is what the process holds after one batch.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -20,11 +19,23 @@ import torch
 from measure import machine, write_results
 from transformers import RegNetConfig, RegNetForImageClassification, ViTImageProcessor
 
+from fqgan_hf.files import read_json
+
 
 NUM_FEATURES = 2048
+# `fqgan`, for which other weights than the published ones are Inception's.
+WITH_RANDOM_INCEPTION = """
+import sys
+from fqgan_hf import cli
+from fqgan_hf.evaluation import features
+from fqgan_hf.files import sha256
+from pathlib import Path
+features.INCEPTION_SHA256 = sha256(Path("inception.pth"))
+sys.exit(cli.main(sys.argv[1:]))
+"""
 
 
-def save_network(folder: Path) -> None:
+def save_small_network(folder: Path) -> None:
     """A classifier of random weights with 2,048 features."""
     torch.manual_seed(0)
     config = RegNetConfig(
@@ -35,35 +46,54 @@ def save_network(folder: Path) -> None:
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
+def save_inception(path: Path) -> None:
+    """Random weights of Inception in the file that torch-fidelity reads."""
+    from torch_fidelity import feature_extractor_inceptionv3 as module
+
+    torch.manual_seed(0)
+    network = module.FeatureExtractorInceptionV3
+    load, module.load_state_dict_from_url = network.load_state_dict, lambda *args, **kwargs: None
+    network.load_state_dict = lambda *args: None
+    try:
+        torch.save(network("inception-v3-compat", ["2048"]).state_dict(), path)
+    finally:
+        network.load_state_dict = load
+
+
 def save_images(path: Path, number: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (number, 32, 32, 3), dtype=np.uint8)
-    np.savez(path, arr_0=pixels, arr_1=np.arange(number) % 10)
+    np.savez(path, arr_0=rng.integers(0, 256, (number, 32, 32, 3), dtype=np.uint8), arr_1=np.arange(number) % 10)
 
 
-def measure(folder: Path, number: int) -> dict:
+def measure(folder: Path, network: str, number: int) -> dict:
     """The cost that `fqgan evaluate` reports of judging so many images beside as many."""
     for seed, name in enumerate(("reference", "samples")):
-        save_images(folder / f"{name}-{number}.npz", number, seed)
-    words = ["evaluate", "--reference", f"reference-{number}.npz", "--samples", f"samples-{number}.npz"]
-    words += ["--features", "network", "--out", f"result-{number}.json", "--device", "cpu"]
-    subprocess.run([sys.executable, "-m", "fqgan_hf.cli", *words], cwd=folder, check=True)
-    cost = json.loads((folder / f"result-{number}.json").read_text())["cost"]
-    return {"num_images": number, **cost}
+        save_images(folder / f"{name}.npz", number, seed)
+    words = ["evaluate", "--reference", "reference.npz", "--samples", "samples.npz", "--device", "cpu"]
+    words += ["--features", network, "--out", "result.json"]
+    if network == "inception":
+        words += ["--inception_weights", "inception.pth"]
+    subprocess.run([sys.executable, "-c", WITH_RANDOM_INCEPTION, *words], cwd=folder, check=True)
+    return {"network": network, "num_images": number, **read_json(folder / "result.json")["cost"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--numbers", nargs="+", type=int, default=[1000, 10_000, 50_000])
+    parser.add_argument("--small", nargs="*", type=int, default=[1000, 10_000, 50_000], help="numbers of images")
+    parser.add_argument("--inception", nargs="*", type=int, default=[1000], help="numbers of images")
     parser.add_argument("--output_dir", type=Path, required=True)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        save_network(Path(scratch, "network"))
-        rows = [measure(Path(scratch), number) for number in arguments.numbers]
-    print("| images | seconds | of the network, % | memory above the network's, MB |\n| ---: | ---: | ---: | ---: |")
+        folder = Path(scratch)
+        save_small_network(folder / "small")
+        save_inception(folder / "inception.pth")
+        rows = [measure(folder, "small", number) for number in arguments.small]
+        rows += [measure(folder, "inception", number) for number in arguments.inception]
+    print("| network | images | seconds | of the network, % | memory above the network's, MB |")
+    print("| --- | ---: | ---: | ---: | ---: |")
     for row in rows:
         share, memory = 100 * row["network_share"], row["peak_memory_above_networks_mb"]
-        print(f"| {row['num_images']:,} | {row['seconds']:.0f} | {share:.1f} | {memory:.0f} |")
+        print(f"| {row['network']} | {row['num_images']:,} | {row['seconds']:.0f} | {share:.1f} | {memory:.0f} |")
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     write_results(arguments.output_dir / "evaluation_cost.json", {"machine": machine(), "rows": rows})
 

@@ -196,7 +196,6 @@ def _evaluate(demo: Run, pipe: "FARPipeline", num_images: int) -> tuple[dict[str
     from fqgan_hf.evaluation.evaluate import Reference
     from fqgan_hf.evaluation.features import FeatureNetwork
     from fqgan_hf.evaluation.images import load_images
-    from fqgan_hf.evaluation.metrics import frechet_distance
     from fqgan_hf.modeling.code_sampling import SamplingSettings
 
     folder, training = demo.folder, demo.folder / "training"
@@ -214,12 +213,7 @@ def _evaluate(demo: Run, pipe: "FARPipeline", num_images: int) -> tuple[dict[str
     codes = generate_images(
         pipe, labels, seed=demo.seed, batch_size=250, settings=settings, output_type="codes"
     )  # those of the images that were judged
-    distance = frechet_distance(
-        real.statistics.pooled.mu,
-        real.statistics.pooled.sigma,
-        reference.statistics.pooled.mu,
-        reference.statistics.pooled.sigma,
-    )
+    distance = real.statistics.pooled.distance(reference.statistics.pooled)
     generator["frechet_distance_of_training_digits"] = rounded(distance)
     generator["copies_of_a_training_digit"] = rounded(copied_share(codes, training / "codes"))
     generator["training_steps"] = training_steps(training / "generator")

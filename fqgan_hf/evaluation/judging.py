@@ -25,7 +25,6 @@ from fqgan_hf.evaluation.features import Features
 from fqgan_hf.evaluation.metrics import (
     FeatureStatistics,
     InceptionScoreSums,
-    frechet_distance,
 )
 from fqgan_hf.evaluation.precision_recall import RowChunks, precision_recall_of_chunks
 
@@ -181,4 +180,4 @@ def compare_sets(ours: SetStatistics, theirs: SetStatistics) -> dict[str, Any]:
 def _distance(ours: FeatureStatistics, theirs: FeatureStatistics) -> float | None:
     if ours.num_features is None or theirs.num_features is None:
         return None
-    return frechet_distance(ours.mu, ours.sigma, theirs.mu, theirs.sigma)
+    return ours.distance(theirs)

@@ -83,7 +83,7 @@ class RowChunks:
 
     rows: Any
     center: np.ndarray
-    size: int = 1024
+    size: int = 512
     device: torch.device = torch.device("cpu")
 
     @property

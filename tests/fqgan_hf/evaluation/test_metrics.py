@@ -82,6 +82,15 @@ class TestFrechetDistance:
 
 
 class TestFeatureStatistics:
+    @pytest.mark.parametrize("counts", [(40, 60), (3, 60), (60, 3)])
+    def test_distance_is_that_of_means_and_covariances(self, counts):
+        rng = np.random.default_rng(0)
+        one, other = (FeatureStatistics().update(rng.normal(i, 1 + i, (n, 6))) for i, n in enumerate(counts))
+        expected = frechet_distance(one.mu, one.sigma, other.mu, other.sigma)
+        assert one.distance(other) == pytest.approx(expected, rel=1e-9)
+        with pytest.raises(ValueError, match="other must be of 6 features, got 2"):
+            one.distance(FeatureStatistics().update(rng.normal(size=(5, 2))))
+
     def test_any_split_gives_the_statistics_of_the_whole(self):
         features = np.random.default_rng(0).normal(size=(101, 7))
         statistics = FeatureStatistics()

@@ -4,7 +4,7 @@
 import datasets
 import evaluate
 
-from fqgan_hf.evaluation.metrics import FeatureStatistics, frechet_distance
+from fqgan_hf.evaluation.metrics import FeatureStatistics
 
 
 _DESCRIPTION = """\
@@ -57,4 +57,4 @@ class FrechetDistance(evaluate.Metric):
     def _compute(self, predictions, references):
         ours = FeatureStatistics().update(predictions)
         theirs = FeatureStatistics().update(references)
-        return {"frechet_distance": frechet_distance(ours.mu, ours.sigma, theirs.mu, theirs.sigma)}
+        return {"frechet_distance": ours.distance(theirs)}
