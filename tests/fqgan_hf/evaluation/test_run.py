@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("datasets")
 pytest.importorskip("torchmetrics")
 
-from fqgan_hf import FARPipeline
+from fqgan_hf import FARPipeline, FQGANImageProcessor, load_metric
 from fqgan_hf.cli import main
 from fqgan_hf.evaluation.evaluate import Reference, evaluate_images, evaluate_tokenizer
 from fqgan_hf.evaluation.image_sets import open_image_set
@@ -59,6 +59,26 @@ def test_a_tokenizer(image_dir, images, network_dir, network, pipeline_dir, tmp_
     assert result["cost"]["network_share"] == pytest.approx(parts["network"] / result["cost"]["seconds"], abs=0.02)
     assert str(image_dir.parent) not in json.dumps({**result, "subject": None})
     assert "| PSNR, dB ↑ |" in capsys.readouterr().out
+
+
+def test_the_figures_are_those_of_the_modules_of_evaluate(image_dir, images, network_dir, network, pipeline_dir):
+    """The same reconstructions, judged by the modules that the library `evaluate` loads."""
+    result = evaluate(image_dir, tokenizer=pipeline_dir, features=network_dir, batch_size=30)["figures"]
+    reference = Reference.measure(images, network, resolution=16)
+    processor = FQGANImageProcessor()
+    with torch.no_grad():
+        pixels = next(reference.batches(30, *clock_and_name()))[1]
+        output = FARPipeline.from_pretrained(str(pipeline_dir)).vqmodel(pixels)
+    pictures = [np.asarray(picture) for picture in processor.postprocess(output.sample)]
+    originals = [np.asarray(picture) for picture in processor.postprocess(pixels)]
+    for name in ("psnr", "ssim"):
+        found = load_metric(name).compute(predictions=pictures, references=originals)
+        assert result[name] == pytest.approx(found[name], rel=1e-6)
+    ours, theirs = (network(processor.postprocess(x)).pooled.numpy() for x in (output.sample, pixels))
+    found = load_metric("frechet_distance").compute(predictions=ours, references=theirs)
+    assert result["frechet_distance"] == pytest.approx(found["frechet_distance"], rel=1e-4)
+    found = load_metric("precision_recall").compute(predictions=ours, references=theirs)
+    assert (result["precision"], result["recall"]) == (found["precision"], found["recall"])
 
 
 def test_what_is_counted_of_codes(images, network, tmp_path):
