@@ -81,8 +81,7 @@ COMMAND = Command(
     ),
     examples=(
         "  fqgan analyze path/to/images --model outputs/demo/pipeline --output_dir analysis\n"
-        "  fqgan analyze path/to/cifar10 --split test --model user/fqgan-dual-f16 --num_images 2000 \\\n"
-        "      --features path/to/classifier"
+        "  fqgan analyze path/to/cifar10 --split test --model user/fqgan-dual --features path/to/classifier"
     ),
     add_arguments=add_arguments,
     run=run,
