@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 # Written last, beside the files that it lists: without it they are not all there.
@@ -308,3 +308,8 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
             yield folder / "content"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def nameless_file() -> BinaryIO:
+    """A file to write to and read from that nobody else sees and that is gone when it is let go."""
+    return tempfile.TemporaryFile()

@@ -115,7 +115,12 @@ SERVES = {
     "space": ("spaces_demo",),
     "bench": ("benchmarks",),
 }
-MODULE_OF = {"pyyaml": "yaml", "scikit-learn": "sklearn", "vector-quantize-pytorch": "vector_quantize_pytorch"}
+MODULE_OF = {
+    "torch-fidelity": "torch_fidelity",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+    "vector-quantize-pytorch": "vector_quantize_pytorch",
+}
 
 
 class Environment:
@@ -245,6 +250,8 @@ def test_wheel_contents(archives):
     for folder, pattern in [("modeling", "*.py"), ("training", "*.py"), ("model_cards", "*.md")]:
         expected |= {f"fqgan_hf/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob(pattern)}
     expected |= {f"fqgan_hf/training/configs/{path.name}" for path in (ROOT / "training/configs").iterdir()}
+    for pattern in ("*.html", "modules/*/README.md"):
+        expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "fqgan_hf" / "evaluation").glob(pattern)}
     assert inside == expected | {"fqgan_hf/py.typed", "fqgan_hf/kernels/cpu_kernels.cpp"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 

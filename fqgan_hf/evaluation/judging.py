@@ -12,7 +12,6 @@ of the set, the features for precision and recall. These lie in a file without a
 Shapes: B batch, D features, S spatial features, C classes.
 """
 
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from fqgan_hf.evaluation.metrics import (
     InceptionScoreSums,
 )
 from fqgan_hf.evaluation.precision_recall import RowChunks, precision_recall_of_chunks
+from fqgan_hf.files import nameless_file
 
 
 # The protocol of ADM: 10 splits, balls to the third neighbour. The choices by seed are ours, and noted in results.
@@ -45,7 +45,7 @@ class FeatureStore:
 
     def __init__(self):
         self.indices: list[int] = []
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it goes when this does
+        self._file = nameless_file()
         self._width = 0
 
     def __len__(self) -> int:

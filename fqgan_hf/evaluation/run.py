@@ -33,6 +33,7 @@ from fqgan_hf.evaluation.similarity import LPIPS, l1, l2, ssim
 from fqgan_hf.evaluation_results import FORMAT_VERSION
 from fqgan_hf.files import sha256
 from fqgan_hf.modeling.code_sampling import SamplingSettings
+from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pipelines.inference import load_pipeline, load_tokenizer
 from fqgan_hf.pipelines.sample import sample_to_folder
 from fqgan_hf.pipelines.sharing import joined_processes
@@ -113,8 +114,7 @@ def evaluate(
         if model is not None:
             resolution = resolution or model.config.sample_size
         network = load_network(features, here, inception_weights)
-        network([Image.new("RGB", (resolution or 64,) * 2)] * batch_size)
-        network_memory = _peak_memory()  # with what a batch takes within it
+        network_memory = _networks_memory(network, model, resolution or 64, batch_size)
         real, of_reference = open_reference(
             reference, network, split=split, resolution=resolution, num_images=num_images, **common, **image_options
         )
@@ -310,6 +310,15 @@ def _environment(device: str) -> dict[str, Any]:
 def _peak_memory() -> float:
     """Most memory this process has held so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+@torch.no_grad()
+def _networks_memory(network: ImageNetwork, model: FQGANModel | None, size: int, batch_size: int) -> float:
+    """What the process holds after a batch has passed through the network and, where there is one, the tokenizer."""
+    network([Image.new("RGB", (size, size))] * batch_size)
+    if model is not None:
+        model(torch.zeros(batch_size, 3, size, size, device=model.device))
+    return _peak_memory()
 
 
 def _cost(clock: Clock, seconds: float, network_memory: float) -> dict[str, Any]:

@@ -52,12 +52,12 @@ def ssim(original: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
     _check_size(original, SSIM_WINDOW, "ssim")
     if len(original) == 0:
         return original.new_zeros(0)
-    _, everywhere = structural_similarity_index_measure(
-        reconstruction, original, reduction="none", data_range=255.0, return_full_image=True
+    _, everywhere = structural_similarity_index_measure(  # in fp32: convolutions of doubles are many times slower
+        reconstruction.float(), original.float(), reduction="none", data_range=255.0, return_full_image=True
     )
     # Beyond these it mirrors the image, and whether that counts has changed among its versions.
     margin = SSIM_WINDOW // 2
-    return everywhere[..., margin:-margin, margin:-margin].flatten(1).mean(dim=1)
+    return everywhere[..., margin:-margin, margin:-margin].flatten(1).double().mean(dim=1)
 
 
 def l1(original: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
