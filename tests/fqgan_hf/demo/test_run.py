@@ -117,6 +117,7 @@ def quick(tmp_path_factory):
     return folder, result
 
 
+@pytest.mark.slow
 def test_quick_run_writes_everything(quick):
     folder, result = quick
     entries = sorted(path.name for path in folder.iterdir())
@@ -143,6 +144,7 @@ def test_quick_run_writes_everything(quick):
             assert min(image.size) > 200
 
 
+@pytest.mark.slow
 def test_quick_models_load_in_hub_form(quick):
     folder, _ = quick
     pipe = FARPipeline.from_pretrained(str(folder / "pipeline"))

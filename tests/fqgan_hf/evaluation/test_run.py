@@ -181,6 +181,7 @@ def test_labels_of_an_npz_file_are_numbers_of_classes(image_dir, images, network
         evaluate(image_dir, samples=tmp_path / "samples.npz", features=network_dir)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_figures_of_one(image_dir, network_dir, pipeline_dir, tmp_path):
     words = ["evaluate", "--tokenizer", pipeline_dir, "--reference", image_dir, "--features", network_dir]
     words = [str(word) for word in [*words, "--batch_size", "4", "--device", "cpu", "--out"]]
