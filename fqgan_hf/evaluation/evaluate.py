@@ -26,7 +26,7 @@ from fqgan_hf.evaluation.features import ImageNetwork
 from fqgan_hf.evaluation.images import LabelledImages
 from fqgan_hf.evaluation.judging import SetStatistics
 from fqgan_hf.evaluation.metrics import psnr
-from fqgan_hf.evaluation.reference import Clock, Judge, Reference, shared_batches
+from fqgan_hf.evaluation.reference import Clock, Judge, Reference, common_classes, shared_batches
 from fqgan_hf.modeling.code_layout import grid_to_sequence
 from fqgan_hf.modeling.code_sampling import SamplingSettings
 from fqgan_hf.modeling.configuration_far import FARConfig
@@ -158,12 +158,12 @@ def evaluate_images(
         ValueError: Images of different sizes, or of an .npz file a label that is none of the network's classes.
     """
     num_images = len(images) if num_images is None else min(num_images, len(images))
-    names = network.label_names if _names_the_same(images, network) else None
-    judge = Judge(network, SetStatistics(num_images, names), clock or Clock())
+    names = common_classes(images, network)
+    judge, processor = Judge(network, SetStatistics(num_images, names), clock or Clock()), FQGANImageProcessor()
     for indices, pixel_values, labels in shared_batches(
         images, resolution, num_images, batch_size, judge.clock, "judging", show_progress
     ):
-        judge.update(FQGANImageProcessor().postprocess(pixel_values), indices, labels)
+        judge.update(processor.postprocess(pixel_values), indices, labels)
     return {"num_images": num_images, **judge.compare(reference), **_consistency(judge.statistics, names)}
 
 
@@ -258,20 +258,6 @@ def code_likelihood(
     everywhere = gather_object([(sums, count)])
     total = sum(count for _, count in everywhere)
     return (sum(sums for sums, _ in everywhere) / total).tolist() if total else None
-
-
-def _names_the_same(images: LabelledImages, network: ImageNetwork) -> bool:
-    """Whether labels of images are ids of the network's classes."""
-    if network.label_names is None:
-        return False
-    if getattr(images, "knows_names", True):
-        return list(images.label_names) == list(network.label_names)
-    if images.label_names != ["unlabelled"] and len(images.label_names) > len(network.label_names):
-        raise ValueError(
-            f"labels of {images.source} must be classes of the network, in [0, {len(network.label_names) - 1}], "
-            f"got {len(images.label_names) - 1}"
-        )
-    return images.label_names != ["unlabelled"]
 
 
 def _consistency(statistics: SetStatistics, titles: Sequence[str] | None) -> dict[str, Any]:

@@ -71,7 +71,9 @@ class ImageNetwork(Protocol):
     def __call__(self, images: Sequence[Image.Image]) -> Features: ...
 
 
-def load_network(name: str | Path, device: str | torch.device = "cpu", weights: str | Path | None = None):
+def load_network(
+    name: str | Path, device: str | torch.device = "cpu", weights: str | Path | None = None
+) -> ImageNetwork:
     """
     The network of a name.
 

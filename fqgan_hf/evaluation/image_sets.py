@@ -31,18 +31,12 @@ from fqgan_hf.modeling.image_processing_fqgan import load_image
 
 
 class ReadableSet:
-    """What every set here can do besides its items: stand in for a `LabelledImages`."""
+    """What every set here can do besides its length and its items: stand in for a `LabelledImages`."""
 
     label_names: list[str]
     source: str
     fingerprint: str
     knows_names = True  # of its classes; otherwise label_names are their numbers
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        raise NotImplementedError
 
     def read(self, indices: Sequence[int], position: int) -> tuple[Image.Image, int]:
         """Picture and label of `indices[position]`."""

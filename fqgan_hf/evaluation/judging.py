@@ -21,10 +21,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from fqgan_hf.evaluation.features import Features
-from fqgan_hf.evaluation.metrics import (
-    FeatureStatistics,
-    InceptionScoreSums,
-)
+from fqgan_hf.evaluation.metrics import FeatureStatistics, InceptionScoreSums
 from fqgan_hf.evaluation.precision_recall import RowChunks, precision_recall_of_chunks
 from fqgan_hf.files import nameless_file
 
@@ -87,9 +84,8 @@ class SetStatistics:
         self.hits = torch.zeros(num_classes, dtype=torch.long)
         self.counts = torch.zeros(num_classes, dtype=torch.long)
         most, seed = PROTOCOL["precision_recall"]["max_images"], PROTOCOL["precision_recall"]["choice_seed"]
-        chosen = np.random.default_rng(seed).permutation(num_images)[:most] if num_images > most else None
-        self._is_kept = np.full(num_images, chosen is None)
-        self._is_kept[chosen if chosen is not None else []] = True
+        self._is_kept = np.zeros(num_images, dtype=bool)
+        self._is_kept[np.random.default_rng(seed).permutation(num_images)[:most]] = True
 
     def update(self, features: Features, indices: Sequence[int], labels: torch.Tensor) -> None:
         """

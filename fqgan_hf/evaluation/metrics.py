@@ -343,9 +343,10 @@ class InceptionScoreSums:
         """Add distributions **(B, C)** of the samples of these numbers. Raises as `inception_score` does."""
         probabilities = finite_matrix(probabilities, "probabilities", min_rows=0)
         if len(probabilities):
-            np.add.at(self._distributions, self._split_of[indices], probabilities := _distributions(probabilities))
-            np.add.at(self._entropies, self._split_of[indices], _entropy(probabilities))
-            np.add.at(self._counts, self._split_of[indices], 1)
+            probabilities, splits = _normalized(probabilities), self._split_of[indices]
+            np.add.at(self._distributions, splits, probabilities)
+            np.add.at(self._entropies, splits, _entropy(probabilities))
+            np.add.at(self._counts, splits, 1)
         return self
 
     def merge(self, other: "InceptionScoreSums") -> "InceptionScoreSums":
@@ -365,7 +366,7 @@ class InceptionScoreSums:
         return InceptionScore(mean=float(np.mean(scores)), std=float(np.std(scores)))
 
 
-def _distributions(probabilities: np.ndarray) -> np.ndarray:
+def _normalized(probabilities: np.ndarray) -> np.ndarray:
     """Rows that sum to 1 to the last digit; `ValueError` where they are none."""
     if probabilities.min() < 0:
         raise ValueError(f"probabilities must not be negative, got {probabilities.min():g} (logits need a softmax)")

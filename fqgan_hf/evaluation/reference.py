@@ -4,6 +4,7 @@
 Shapes: B batch, H W pixels.
 """
 
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -109,13 +110,11 @@ class Reference:
             show_progress (`bool`): A bar over the images.
         """
         num_images = len(images) if num_images is None else min(num_images, len(images))
-        # Class ids are compared, so they must mean the same.
-        reads_classes = network.label_names is not None and network.label_names == images.label_names
-        statistics = SetStatistics(num_images, network.label_names if reads_classes else None)
-        judge = Judge(network, statistics, clock or Clock())
+        statistics = SetStatistics(num_images, common_classes(images, network))
+        judge, processor = Judge(network, statistics, clock or Clock()), FQGANImageProcessor()
         reference = cls(images, resolution, num_images, statistics)
         for indices, pixel_values, labels in reference.batches(batch_size, judge.clock, "reference", show_progress):
-            judge.update(FQGANImageProcessor().postprocess(pixel_values), indices, labels)
+            judge.update(processor.postprocess(pixel_values), indices, labels)
         statistics.gather()
         return reference
 
@@ -129,7 +128,9 @@ class Reference:
         """
         statistics = SetStatistics(0)
         statistics.pooled = FeatureStatistics.load(path)
-        statistics.spatial = FeatureStatistics.load(path, "_s") if has_statistics(path, "_s") else FeatureStatistics()
+        statistics.spatial = (
+            FeatureStatistics.load(path, "_s") if has_arrays(path, "mu_s", "sigma_s") else FeatureStatistics()
+        )
         return cls(None, None, statistics.pooled.count, statistics)
 
     def save(self, path: str | Path, **more: Any) -> None:
@@ -202,12 +203,31 @@ def shared_batches(
             bar.update(min(len(batch[0]) * state.num_processes, num_images - bar.n))
 
 
-def has_statistics(path: str | Path, suffix: str = "") -> bool:
-    """Whether an .npz file has the arrays `mu` and `sigma`, with a suffix."""
-    import zipfile
+def common_classes(images: LabelledImages, network: ImageNetwork) -> list[str] | None:
+    """
+    The network's classes if labels of the images are ids of them, which are compared and so must mean the same: by
+    their names, or for an .npz file, which has no names, by their numbers. None: there is nothing to compare.
 
+    Raises:
+        ValueError: An .npz file has a label that is none of the network's classes.
+    """
+    names = network.label_names
+    if names is None or images.label_names == ["unlabelled"]:
+        return None
+    if getattr(images, "knows_names", True):
+        return names if images.label_names == names else None
+    if len(images.label_names) > len(names):
+        raise ValueError(
+            f"labels of {images.source} must be classes of the network, in [0, {len(names) - 1}], "
+            f"got {len(images.label_names) - 1}"
+        )
+    return names
+
+
+def has_arrays(path: str | Path, *names: str) -> bool:
+    """Whether an .npz file has arrays of these names; `ValueError` for another file."""
     try:
         with zipfile.ZipFile(path) as file:
-            return {f"mu{suffix}.npy", f"sigma{suffix}.npy"} <= set(file.namelist())
+            return {f"{name}.npy" for name in names} <= set(file.namelist())
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is no .npz file: {error}") from error

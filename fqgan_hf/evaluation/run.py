@@ -8,8 +8,8 @@ All processes of an `accelerate launch` call it with the same arguments and shar
 """
 
 import json
+import math
 import platform
-import resource
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -28,7 +28,7 @@ from fqgan_hf.evaluation.features import ImageNetwork, load_network
 from fqgan_hf.evaluation.image_sets import open_image_set
 from fqgan_hf.evaluation.judging import PROTOCOL
 from fqgan_hf.evaluation.metrics import psnr
-from fqgan_hf.evaluation.reference import Clock, Reference, has_statistics
+from fqgan_hf.evaluation.reference import Clock, Reference, has_arrays
 from fqgan_hf.evaluation.similarity import LPIPS, l1, l2, ssim
 from fqgan_hf.evaluation_results import FORMAT_VERSION
 from fqgan_hf.files import sha256
@@ -184,7 +184,7 @@ def open_reference(
     """
     path = Path(source)
     statistics, described = None, {}
-    if split is None and path.suffix == ".npz" and path.is_file() and has_statistics(path):
+    if split is None and path.suffix == ".npz" and path.is_file() and has_arrays(path, "mu", "sigma"):
         statistics = Reference.load(path)
         described = _described(path, network, statistics)
         if not has_arrays(path, "arr_0"):
@@ -235,12 +235,6 @@ def write_statistics(
             reference.save(out, **{DESCRIPTION: np.array(text)})
         state.wait_for_everyone()
     return reference
-
-
-def has_arrays(path: str | Path, *names: str) -> bool:
-    """Whether an .npz file has arrays of these names."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return set(names) <= set(arrays.files)
 
 
 def _described(path: Path, network: ImageNetwork, found: Reference) -> dict[str, Any]:
@@ -308,7 +302,11 @@ def _environment(device: str) -> dict[str, Any]:
 
 
 def _peak_memory() -> float:
-    """Most memory this process has held so far, in MB."""
+    """Most memory this process has held so far, in MB; NaN on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
