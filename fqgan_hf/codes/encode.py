@@ -156,6 +156,14 @@ def check_libraries() -> None:
             raise ImportError(f"codes in files need the package {name}: pip install 'fqgan-hf[train]'")
 
 
+def check_storable(codebook_size: int) -> None:
+    """Raise `ValueError` for codebooks too large for the 16 bits of a stored code."""
+    if codebook_size > MAX_CODEBOOK_SIZE:
+        raise ValueError(
+            f"codes are stored in 16 bits: codebook_size must be at most {MAX_CODEBOOK_SIZE}, got {codebook_size}"
+        )
+
+
 def is_single_file(out: Path) -> bool:
     """Whether codes go into one file rather than into the folder of a store."""
     return out.suffix in FILE_SUFFIXES and not out.is_dir()
@@ -193,8 +201,7 @@ def _resolution(size: int | str | None, folder: Path) -> int | None:
     """Side of the crops in pixels, None where there are none; raises `ValueError` if the tokenizer cannot do it."""
     facts = folder_facts(folder)
     facts = facts.get("vqmodel", facts)
-    if facts["codebook_size"] > MAX_CODEBOOK_SIZE:
-        raise ValueError(f"codes are stored in 16 bits: codebook_size must be at most {MAX_CODEBOOK_SIZE}")
+    check_storable(facts["codebook_size"])
     if size == NATIVE:
         return None
     size = facts["sample_size"] if size is None else size

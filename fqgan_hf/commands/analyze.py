@@ -4,10 +4,9 @@
 import argparse
 from pathlib import Path
 
-from fqgan_hf.commands.options import Command, add_device_argument, positive_int, seed_int
+from fqgan_hf.commands.options import Command, add_device_argument, add_tokenizer_argument, positive_int, seed_int
 from fqgan_hf.evaluation.image_source import check_source
 from fqgan_hf.files import check_writable
-from fqgan_hf.hub.resolve import DEMO_PIPELINE
 from fqgan_hf.pipelines.inference import quiet_libraries, resolve_tokenizer
 
 
@@ -17,9 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder of pictures, parquet or webdataset files, an .npz file, a folder of `fqgan sample`, or with "
         "--split a dataset",
     )
-    parser.add_argument(
-        "--model", default=DEMO_PIPELINE, help="tokenizer or pipeline: a folder or a Hub id; default: %(default)s"
-    )
+    add_tokenizer_argument(parser)
     parser.add_argument("--split", help="of a local dataset or one on the Hub")
     parser.add_argument("--image_column", help="where it has several")
     parser.add_argument("--label_column", help="where it is not called label")

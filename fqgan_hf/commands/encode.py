@@ -5,8 +5,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fqgan_hf.commands.options import Command, add_device_argument, number, positive_int
-from fqgan_hf.hub.resolve import DEMO_PIPELINE
+from fqgan_hf.commands.options import Command, add_device_argument, add_tokenizer_argument, number, positive_int
 from fqgan_hf.pipelines.inference import quiet_libraries
 
 
@@ -33,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="a .parquet, .npz or .safetensors file, or a folder, as train_far reads",
     )
-    parser.add_argument(
-        "--model", default=DEMO_PIPELINE, help="tokenizer or pipeline: a folder or a Hub id; default: %(default)s"
-    )
+    add_tokenizer_argument(parser)
     parser.add_argument(
         "--size",
         type=size,

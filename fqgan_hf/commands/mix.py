@@ -4,9 +4,8 @@
 import argparse
 from pathlib import Path
 
-from fqgan_hf.commands.options import Command, add_device_argument, positive_int
+from fqgan_hf.commands.options import Command, add_device_argument, add_tokenizer_argument, positive_int
 from fqgan_hf.hub.facts import folder_kind, tokenizer_facts
-from fqgan_hf.hub.resolve import DEMO_PIPELINE
 from fqgan_hf.pipelines.inference import load_tokenizer, quiet_libraries, resolve_tokenizer
 
 
@@ -19,9 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--take", nargs="+", required=True, metavar="CODEBOOK",
         help="what the images swap: names such as semantic or visual, or ids from 0; `fqgan info MODEL` lists them",
     )  # fmt: skip
-    parser.add_argument(
-        "--model", default=DEMO_PIPELINE, help="tokenizer or pipeline: a folder or a Hub id; default: %(default)s"
-    )
+    add_tokenizer_argument(parser)
     parser.add_argument("--out", type=Path, default=Path("mix.png"), help="the grid; default: %(default)s")
     parser.add_argument(
         "--size", type=positive_int, help="scale and crop to this many pixels a side; default: the model's own size"

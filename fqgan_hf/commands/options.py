@@ -63,6 +63,13 @@ def add_generator_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tokenizer_argument(parser: argparse.ArgumentParser) -> None:
+    """`--model`, for commands that need a tokenizer only."""
+    parser.add_argument(
+        "--model", default=DEMO_PIPELINE, help="tokenizer or pipeline: a folder or a Hub id; default: %(default)s"
+    )
+
+
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """`--device`."""
     parser.add_argument(

@@ -5,16 +5,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from fqgan_hf.commands.options import Command, add_device_argument, positive_int
-from fqgan_hf.hub.resolve import DEMO_PIPELINE
+from fqgan_hf.commands.options import Command, add_device_argument, add_tokenizer_argument, positive_int
 from fqgan_hf.pipelines.inference import load_tokenizer, quiet_libraries, resolve_tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="picture files; a row of the grid each")
-    parser.add_argument(
-        "--model", default=DEMO_PIPELINE, help="tokenizer or pipeline: a folder or a Hub id; default: %(default)s"
-    )
+    add_tokenizer_argument(parser)
     parser.add_argument("--out", type=Path, default=Path("reconstruction.png"), help="the grid; default: %(default)s")
     parser.add_argument(
         "--size", type=positive_int, help="scale and crop to this many pixels a side; default: the model's own size"

@@ -10,6 +10,7 @@ from accelerate import Accelerator, PartialState
 from PIL import Image
 
 from fqgan_hf.codes.crops import to_pixel_values
+from fqgan_hf.codes.encode import check_storable
 from fqgan_hf.codes.manifest import check_can_draw
 from fqgan_hf.codes.shards import fill_store
 from fqgan_hf.evaluation.images import load_images
@@ -48,10 +49,7 @@ def _write_codes(accelerator: Accelerator, args: "ExtractCodesArguments") -> Non
     model.grid_size(resolution, resolution)  # raises for a resolution that the tokenizer cannot encode
     if args.stochastic:
         check_can_draw(model.config)
-    if model.config.codebook_size > 2**16:
-        raise ValueError(
-            f"codes are stored in 16 bits: codebook_size must be at most 65536, got {model.config.codebook_size}"
-        )
+    check_storable(model.config.codebook_size)
     if accelerator.is_main_process:
         (folder / "bad_images.txt").unlink(missing_ok=True)  # of a run that was stopped: shards know their own
     with accelerator.main_process_first():
