@@ -12,7 +12,7 @@ Shapes: B images, K codebooks, V codebook size, T positions.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ class CodeGrid(Protocol):
     num_positions: int
     num_codebooks: int
     codebook_size: int
+    conditions: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,8 @@ class SamplingSettings:
     Args:
         guidance_scale (`float` or `Sequence[float]`, defaults to 2.0):
             Classifier-free guidance: the logits are `uncond + guidance_scale * (cond - uncond)`. At 1 (everywhere) no
-            unconditional half is computed.
+            unconditional half is computed. Of several conditions each may have its own:
+            `{"text": 4.0, "map": 1.5}`; they then come in one after another, in the generator's order.
         temperature (`float` or `Sequence[float]`, defaults to 1.0): Divides the logits; above 0.
         top_k (`int` or `Sequence[int]`, defaults to 0): Sample among the k likeliest codes; 0 means all.
         top_p (`float` or `Sequence[float]`, defaults to 1.0):
@@ -67,7 +69,7 @@ class SamplingSettings:
         ValueError: For a value that is wrong whatever the number of codebooks; `per_codebook` finds the rest.
     """
 
-    guidance_scale: float | Sequence[float] = 2.0
+    guidance_scale: float | Sequence[float] | Mapping[str, float | Sequence[float]] = 2.0
     temperature: float | Sequence[float] = 1.0
     top_k: int | Sequence[int] = 0
     top_p: float | Sequence[float] = 1.0
@@ -77,14 +79,13 @@ class SamplingSettings:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self):
-        for name, (is_valid, accepted) in PER_CODEBOOK.items():
+        for name in PER_CODEBOOK:
             value = getattr(self, name)
-            values = value.tolist() if isinstance(value, torch.Tensor) else value
-            values = tuple(values) if isinstance(values, (list, tuple)) else values
-            listed = values if isinstance(values, tuple) else (values,)
-            if not listed or not all(is_finite_number(v) and is_valid(v) for v in listed):
-                raise ValueError(f"{name} must be one value or one per codebook, {accepted}, got {value!r}")
-            object.__setattr__(self, name, values)  # a tuple: equal settings compare equal
+            if name == "guidance_scale" and isinstance(value, Mapping) and value:
+                value = {condition: _checked(name, scale) for condition, scale in value.items()}
+            else:
+                value = _checked(name, value)
+            object.__setattr__(self, name, value)
         if not isinstance(self.do_sample, bool):
             raise ValueError(f"do_sample must be True or False, got {self.do_sample!r}")
         if self.guidance_schedule not in GUIDANCE_SCHEDULES:
@@ -105,19 +106,39 @@ class SamplingSettings:
             ValueError: If one of them has another number of values.
         """
         spread = {}
-        for name, (_, accepted) in PER_CODEBOOK.items():
+        for name in PER_CODEBOOK:
             value = getattr(self, name)
-            values = value if isinstance(value, tuple) else (value,) * num_codebooks
-            if len(values) != num_codebooks:
-                raise ValueError(
-                    f"{name} must be one value or {num_codebooks} values (one per codebook), {accepted}, got {value}"
-                )
-            spread[name] = values
+            if isinstance(value, Mapping):
+                spread[name] = {key: _spread(name, scale, num_codebooks) for key, scale in value.items()}
+            else:
+                spread[name] = _spread(name, value, num_codebooks)
         return replace(self, **spread)
 
     def arguments(self) -> dict[str, Any]:
         """As the keyword arguments of a pipeline's call or of `generate`."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _checked(name: str, value: Any) -> float | tuple[float, ...]:
+    """One value or a tuple of them, each as `PER_CODEBOOK` wants it: equal settings compare equal."""
+    is_valid, accepted = PER_CODEBOOK[name]
+    values = value.tolist() if isinstance(value, torch.Tensor) else value
+    values = tuple(values) if isinstance(values, (list, tuple)) else values
+    listed = values if isinstance(values, tuple) else (values,)
+    if not listed or not all(is_finite_number(v) and is_valid(v) for v in listed):
+        raise ValueError(f"{name} must be one value or one per codebook, {accepted}, got {value!r}")
+    return values
+
+
+def _spread(name: str, value: float | tuple[float, ...], num_codebooks: int) -> tuple[float, ...]:
+    """One value per codebook."""
+    values = value if isinstance(value, tuple) else (value,) * num_codebooks
+    if len(values) != num_codebooks:
+        raise ValueError(
+            f"{name} must be one value or {num_codebooks} values (one per codebook), {PER_CODEBOOK[name][1]}, "
+            f"got {value}"
+        )
+    return values
 
 
 @dataclass(frozen=True)
@@ -126,21 +147,25 @@ class SamplingPlan:
     What one `generate` call settled on, checked and broadcast.
 
     Args:
-        weights (`torch.Tensor` of shape `(num_positions, num_codebooks)`, *optional*):
-            From `guidance_weights`; None when no position is guided, and no unconditional half is computed.
+        weights (`torch.Tensor` of shape `(scales, num_positions, num_codebooks)`, *optional*):
+            From `guidance_weights`, for all conditions together or for each of them; None when no position is guided,
+            and no unconditional half is computed.
         warpers (`list`): For each codebook its temperature, top-k and top-p, as the library's own warpers.
         uniforms (`torch.Tensor` of shape `(batch, num_positions, num_codebooks)`, *optional*):
             From `draw_uniforms`; None for greedy decoding.
+        known_codes (`torch.LongTensor` of shape `(batch, num_positions, num_codebooks)`, *optional*):
+            Codes that are given; -1 for those to generate.
     """
 
     weights: torch.Tensor | None
     warpers: list[LogitsProcessorList]
     uniforms: torch.Tensor | None
+    known_codes: torch.Tensor | None = None
 
     @property
-    def is_guided(self) -> bool:
-        """Whether an unconditional half is computed."""
-        return self.weights is not None
+    def num_scales(self) -> int:
+        """Guidance scales: 0 without guidance, 1 for all conditions together, else one per condition."""
+        return 0 if self.weights is None else len(self.weights)
 
 
 def plan_sampling(
@@ -165,12 +190,17 @@ def plan_sampling(
     """
     settings = settings.per_codebook(config.num_codebooks)
     _check_generator(generator, batch_size)
-    weights = guidance_weights(
-        settings.guidance_scale,
-        config.num_positions,
-        settings.guidance_schedule,
-        settings.guidance_power,
-        settings.guidance_interval,
+    weights = torch.stack(
+        [
+            guidance_weights(
+                scale,
+                config.num_positions,
+                settings.guidance_schedule,
+                settings.guidance_power,
+                settings.guidance_interval,
+            )
+            for scale in _scales(settings.guidance_scale, config.conditions)
+        ]
     )
     shape = (batch_size, config.num_positions, config.num_codebooks)
     return SamplingPlan(
@@ -178,6 +208,39 @@ def plan_sampling(
         warpers=codebook_warpers(settings, config.codebook_size),
         uniforms=draw_uniforms(generator, shape, device) if settings.do_sample else None,
     )
+
+
+def _scales(
+    guidance_scale: tuple[float, ...] | Mapping[str, tuple[float, ...]], conditions: Sequence[str]
+) -> list[tuple[float, ...]]:
+    """The scale of all conditions together, or those of each in the generator's order where they differ."""
+    if not isinstance(guidance_scale, Mapping):
+        return [guidance_scale]
+    if set(guidance_scale) != set(conditions):
+        raise ValueError(
+            f"guidance_scale must name each condition of the generator, {', '.join(conditions)}, "
+            f"got {', '.join(map(str, guidance_scale))}"
+        )
+    scales = [guidance_scale[name] for name in conditions]
+    return scales[:1] if len(set(scales)) == 1 else scales
+
+
+def guide(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """
+    Classifier-free guidance: from what is predicted without conditions towards what is predicted with them.
+
+    Args:
+        scores (`torch.Tensor` of shape `((scales + 1) * B, ...)`):
+            Logits, or what they are a linear map of: under all conditions first, under none last.
+        weights (`torch.Tensor` of shape `(scales,)`): 1 leaves what the next conditions say as it is.
+
+    Returns:
+        `torch.Tensor` of shape `(B, ...)`. Source: arXiv 2207.12598, equation 6; arXiv 2211.09800, equation 3.
+    """
+    *with_more, guided = parts = scores.chunk(len(weights) + 1)
+    for weight, stronger, weaker in zip(weights, reversed(with_more), reversed(parts), strict=False):
+        guided = guided + weight * (stronger - weaker)
+    return guided
 
 
 def codebook_warpers(settings: SamplingSettings, codebook_size: int) -> list[LogitsProcessorList]:

@@ -4,7 +4,8 @@
 They run in this order: guidance, the caller's own processors, the codebook's warpers, selection. The number of codes
 so far tells which position and codebook the scores are for.
 
-Shapes: B images, V codebook size. Scores are `(B, V)`, with guidance `(2 * B, V)` at first, conditional half first.
+Shapes: B images, V codebook size. Scores are `(B, V)`, with guidance of one scale `(2 * B, V)` at first,
+conditional half first.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
-from .code_sampling import SamplingPlan, require_codes, select_codes
+from .code_sampling import SamplingPlan, guide, require_codes, select_codes
 
 
 # The library's processors that look at one step's scores only. Others of the library count tokens over the flat
@@ -38,15 +39,14 @@ def _place(input_ids: torch.Tensor, num_codebooks: int) -> tuple[int, int]:
 
 
 class GuidanceLogitsProcessor(LogitsProcessor):
-    """uncond + s * (cond - uncond) with s by position and codebook: `(2 * B, V)` -> `(B, V)`."""
+    """Guidance by position and codebook: `((scales + 1) * B, V)` -> `(B, V)`; see `guide`."""
 
     def __init__(self, plan: SamplingPlan):
         self.plan = plan
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         position, codebook = _place(input_ids, len(self.plan.warpers))
-        conditional, unconditional = scores.chunk(2)
-        return unconditional + self.plan.weights[position, codebook] * (conditional - unconditional)
+        return guide(scores, self.plan.weights[:, position, codebook])
 
 
 class PerCodebookLogitsWarper(LogitsProcessor):
@@ -73,6 +73,9 @@ class SelectionLogitsProcessor(LogitsProcessor):
         uniforms = None if self.plan.uniforms is None else self.plan.uniforms[:, position, codebook]
         chosen = select_codes(scores, uniforms)
         require_codes(chosen[:, None, None], position, codebook)
+        if self.plan.known_codes is not None:
+            known = self.plan.known_codes[:, position, codebook]
+            chosen = known.where(known >= 0, chosen)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
 
 

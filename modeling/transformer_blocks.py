@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The transformer blocks of the generators: RMS norm, 2-D rotary embedding, attention, SwiGLU, decoder layer.
+"""The transformer blocks of the generators: RMS norm, 2-D rotary embedding, attention, SwiGLU, layer.
 
 Nothing here knows of codes, classes or of one generator: a configuration is whatever has the fields of
 `TransformerConfig`, and attention stores its keys in whatever `update`s as a `transformers.StaticLayer` does.
@@ -18,6 +18,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 Rotary = tuple[torch.Tensor, torch.Tensor]  # cos and sin, each (S, d) in fp32
 
+# Row and column of what has no place on the grid. Cells of a scaled grid may begin as low as -0.5.
+OFF_GRID = -1.0
+
 
 class TransformerConfig(Protocol):
     """What the blocks read of a model's configuration."""
@@ -32,32 +35,47 @@ class TransformerConfig(Protocol):
     ffn_dropout: float
 
 
-def rotary_embedding(
-    cells: torch.Tensor, width: int, head_dim: int, theta: float, off_grid_cos: float = 0.0
-) -> Rotary:
+def grid_places(
+    height: int, width: int, device: torch.device | None = None, scale: tuple[float, float] = (1.0, 1.0)
+) -> torch.Tensor:
+    """
+    Row and column of each cell of a grid, in raster order.
+
+    Args:
+        height, width (`int`): Sides of the grid.
+        device (`torch.device`, *optional*).
+        scale (`tuple[float, float]`):
+            Height and width of a cell, where places are those of another grid over the same image. Centres stay.
+
+    Returns:
+        `torch.Tensor` of shape `(height * width, 2)`, fp32.
+    """
+    rows, columns = (
+        (torch.arange(number, device=device) + 0.5) * size - 0.5
+        for number, size in zip((height, width), scale, strict=True)
+    )
+    return torch.cartesian_prod(rows, columns).reshape(-1, 2)
+
+
+def rotary_embedding(places: torch.Tensor, head_dim: int, theta: float) -> Rotary:
     """
     cos and sin of the 2-D rotary embedding: half of the frequencies turn with the row, half with the column.
 
     Args:
-        cells (`torch.LongTensor` of shape `(S,)`):
-            Cells of the grid in raster order. Negative numbers are positions off the grid: the condition's.
-        width (`int`): Columns of the grid.
+        places (`torch.Tensor` of shape `(S, 2)`):
+            Row and column. At `OFF_GRID`, where the published models have their class, both cos and sin are 0: queries
+            and keys vanish there, so that their attention logits are 0, whatever they hold.
         head_dim (`int`): d, a multiple of 4.
         theta (`float`): Base of the frequencies.
-        off_grid_cos (`float`):
-            cos of the positions off the grid, whose sin is 0. With 0, as published, their queries and keys vanish:
-            their attention logits are 0, whatever they hold. With 1 they are not rotated.
 
     Returns:
         Two fp32 tensors of shape `(S, head_dim)`, in the half-split layout (channel j turns with j + head_dim / 2).
     """
     quarter = head_dim // 4
-    frequencies = theta ** (-torch.arange(quarter, device=cells.device).float() / quarter)
-    on_grid = (cells >= 0)[:, None]
-    cell = cells.clamp(min=0)
-    row, column = (cell // width)[:, None], (cell % width)[:, None]
-    angles = torch.cat([row * frequencies, column * frequencies], dim=-1).repeat(1, 2)
-    return angles.cos().where(on_grid, off_grid_cos), angles.sin().where(on_grid, 0.0)
+    frequencies = theta ** (-torch.arange(quarter, device=places.device).float() / quarter)
+    angles = (places[:, :, None] * frequencies).flatten(1).repeat(1, 2)
+    on_grid = places[:, :1] > OFF_GRID
+    return angles.cos().where(on_grid, 0.0), angles.sin().where(on_grid, 0.0)
 
 
 def rotate(states: torch.Tensor, rotary: Rotary) -> torch.Tensor:
@@ -81,10 +99,11 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal self-attention with rotary queries and keys; grouped queries where there are fewer key/value heads."""
+    """Self-attention with rotary queries and keys; grouped queries where there are fewer key/value heads."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, is_causal: bool = True):
         super().__init__()
+        self.is_causal = is_causal
         self.head_dim = config.head_dim
         self.num_heads = config.num_attention_heads
         self.num_key_value_heads = config.num_key_value_heads
@@ -107,8 +126,8 @@ class Attention(nn.Module):
             hidden_states (`torch.Tensor` of shape `(B, S, D)`).
             rotary (`tuple`): cos and sin, each `(S, head_dim)`.
             cache_layer (`StaticLayer`, *optional*): Where the keys and values of these S positions are added.
-            attention_mask (`torch.BoolTensor` of shape `(S, slots)`, *optional*):
-                True where a query may look. Causal if None.
+            attention_mask (`torch.BoolTensor` of shape `(S, slots)` or `(B, 1, S or 1, slots)`, *optional*):
+                True where a query may look. If None, everywhere, or no further than itself where attention is causal.
             num_cached (`int`, *optional*): Positions in the cache after this call: only those slots are read then.
                 None reads all N, which `attention_mask` must then restrict to the filled ones.
 
@@ -132,7 +151,7 @@ class Attention(nn.Module):
             value,
             attn_mask=attention_mask,
             # A single query is the newest position: without a mask it may look at everything that is there.
-            is_causal=attention_mask is None and length > 1,
+            is_causal=self.is_causal and attention_mask is None and length > 1,
             enable_gqa=self.num_heads != self.num_key_value_heads,
         )
         return self.dropout(self.o_proj(attention.transpose(1, 2).reshape(batch, length, -1)))
@@ -152,15 +171,24 @@ class SwiGLU(nn.Module):
         return self.dropout(self.down_proj(F.silu(gate) * up))
 
 
-class DecoderLayer(GradientCheckpointingLayer):
-    """Pre-norm attention and feed-forward layer, each with a residual connection."""
+class TransformerLayer(GradientCheckpointingLayer):
+    """
+    Pre-norm attention and feed-forward layer, each with a residual connection.
 
-    def __init__(self, config: TransformerConfig):
+    Args:
+        config (`TransformerConfig`): Sizes.
+        is_causal (`bool`): Whether a position sees those before it only.
+        is_modulated (`bool`): Whether a time scales and shifts what the norms give (AdaLN).
+    """
+
+    def __init__(self, config: TransformerConfig, is_causal: bool = True, is_modulated: bool = False):
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Attention(config)
+        self.self_attn = Attention(config, is_causal)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = SwiGLU(config)
+        if is_modulated:
+            self.modulation = nn.Linear(config.hidden_size, 4 * config.hidden_size)
 
     def forward(
         self,
@@ -169,9 +197,19 @@ class DecoderLayer(GradientCheckpointingLayer):
         cache_layer: StaticLayer | None = None,
         attention_mask: torch.Tensor | None = None,
         num_cached: int | None = None,
+        time_embedding: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """`(B, S, D)` -> `(B, S, D)`; arguments as for `Attention.forward`."""
-        hidden_states = hidden_states + self.self_attn(
-            self.input_layernorm(hidden_states), rotary, cache_layer, attention_mask, num_cached
-        )
-        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+        """`(B, S, D)` -> `(B, S, D)`; arguments as for `Attention.forward`, and a time `(B, D)` if it is modulated."""
+        # One for each norm.
+        modulations = [None, None] if time_embedding is None else self.modulation(time_embedding)[:, None].chunk(2, -1)
+        normed = _modulated(self.input_layernorm(hidden_states), modulations[0])
+        hidden_states = hidden_states + self.self_attn(normed, rotary, cache_layer, attention_mask, num_cached)
+        return hidden_states + self.mlp(_modulated(self.post_attention_layernorm(hidden_states), modulations[1]))
+
+
+def _modulated(normed: torch.Tensor, modulation: torch.Tensor | None) -> torch.Tensor:
+    """States `(B, S, D)`, scaled and shifted by `(B, 1, 2 * D)`."""
+    if modulation is None:
+        return normed
+    scale, shift = modulation.chunk(2, -1)
+    return normed * (1 + scale) + shift

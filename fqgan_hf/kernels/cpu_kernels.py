@@ -265,7 +265,7 @@ class KernelAttention(Attention):
         num_cached: int | None = None,
     ) -> torch.Tensor:
         batch, length, _ = hidden_states.shape
-        if length > 1 or cache_layer is None or num_cached is None:
+        if length > 1 or cache_layer is None or num_cached is None or attention_mask is not None:
             return super().forward(hidden_states, rotary, cache_layer, attention_mask, num_cached)
         qkv = self.qkv_proj(hidden_states)
         if not cache_layer.is_initialized:

@@ -15,7 +15,8 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from fqgan_hf.modeling.code_sampling import NO_CODE, guidance_weights, select_codes
-from fqgan_hf.modeling.configuration_far import HEAD_TYPES
+from fqgan_hf.modeling.conditioning import Condition
+from fqgan_hf.modeling.configuration_generator import HEAD_TYPES
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 
 
@@ -160,23 +161,24 @@ def brute_force_codes(model, condition, null, scale):
     codes = torch.zeros(len(condition), config.num_positions, config.num_codebooks, dtype=torch.long)
     for position in range(config.num_positions):
         for k in range(config.num_codebooks):
-            conditional = model(condition=condition, codes=codes).logits[:, position, k]
-            unconditional = model(condition=null.expand_as(condition), codes=codes).logits[:, position, k]
+            conditional = model(condition=Condition(condition), codes=codes).logits[:, position, k]
+            null_condition = Condition(null.expand_as(condition))
+            unconditional = model(condition=null_condition, codes=codes).logits[:, position, k]
             codes[:, position, k] = (unconditional + scale * (conditional - unconditional)).argmax(-1)
     return codes
 
 
-@pytest.mark.parametrize("condition_cos", [0.0, 1.0])
 @pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_a_condition_of_several_positions(scale, condition_cos):
+def test_a_condition_of_several_positions(scale):
     model = make_generator(2, num_key_value_heads=1)
-    model.condition_cos = condition_cos
     condition, null = torch.randn(2, 3, 32), torch.randn(1, 3, 32)
-    settings = {"condition": condition, "null_condition": null, "guidance_scale": scale}
+    settings = {"condition": Condition(condition, null), "guidance_scale": scale}
     greedy = model.generate(**settings, do_sample=False)
     assert torch.equal(greedy, brute_force_codes(model, condition, null, scale))
     if scale != 1.0:
-        other = model.generate(**settings | {"null_condition": torch.randn(1, 3, 32)}, do_sample=False)
+        other = model.generate(
+            **settings | {"condition": Condition(condition, torch.randn(1, 3, 32))}, do_sample=False
+        )
         assert not torch.equal(other, greedy)
     settings = SAMPLING | settings
     sampled = model.generate(**settings, generator=generators(0, 1))
@@ -196,16 +198,15 @@ def test_a_condition_of_several_positions(scale, condition_cos):
 class Triptych(FARForImageGeneration):
     """A class, once more, and the parity of its number: three positions."""
 
-    condition_cos = 1.0
-
     def __init__(self, config):
         super().__init__(config)
         self.parity_embedding = torch.nn.Embedding(3, config.hidden_size)
 
-    def embed_condition(self, class_labels):
-        condition, null = super().embed_condition(class_labels)
+    def embed_conditions(self, class_labels):
+        (condition,) = super().embed_conditions(class_labels)
         parity = self.parity_embedding(torch.stack([class_labels % 2, torch.full_like(class_labels, 2)]))[:, :, None]
-        return torch.cat([condition, condition, parity[0]], 1), torch.cat([null, null, parity[1]], 1)
+        both, nulls = ([tensor, tensor] for tensor in (condition.embeddings, condition.null))
+        return [Condition(torch.cat([*both, parity[0]], 1), torch.cat([*nulls, parity[1]], 1))]
 
 
 def test_a_subclass_makes_its_own_condition_of_class_labels():
@@ -213,9 +214,9 @@ def test_a_subclass_makes_its_own_condition_of_class_labels():
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0.0, 0.3)
     greedy = model.generate(class_labels=[1, 2], guidance_scale=2.0, do_sample=False)
-    condition, null = model.embed_condition(torch.tensor([1, 2]))
-    assert condition.shape == (2, 3, 32)
-    assert torch.equal(greedy, brute_force_codes(model, condition, null, 2.0))
+    (condition,) = model.embed_conditions(torch.tensor([1, 2]))
+    assert condition.embeddings.shape == (2, 3, 32)
+    assert torch.equal(greedy, brute_force_codes(model, condition.embeddings, condition.null, 2.0))
     library_loop = model.generate(
         class_labels=[1, 2], guidance_scale=2.0, do_sample=False, return_dict_in_generate=True
     )
@@ -357,7 +358,7 @@ def test_cache_slots_are_allocated_once_per_call(monkeypatch):
     assert len(allocations) == len(set(map(id, allocations))) == 3  # two backbone layers, one head layer
 
 
-CONDITION = {"class_labels": None, "condition": torch.zeros(1, 3, 32)}
+CONDITION = {"class_labels": None, "condition": Condition(torch.zeros(1, 3, 32))}
 
 
 @pytest.mark.parametrize(
@@ -370,11 +371,14 @@ CONDITION = {"class_labels": None, "condition": torch.zeros(1, 3, 32)}
         ({"class_labels": []}, "class_labels must be a non-empty list of integers"),
         ({"class_labels": torch.zeros(2)}, "class_labels must be integers of shape .* got torch.float32"),
         ({"class_labels": torch.zeros(2, 1).long()}, "class_labels must be integers of shape"),
-        ({"class_labels": None}, "one of class_labels and condition must be given"),
-        ({"condition": torch.zeros(1, 1, 32)}, "one of class_labels and condition must be given"),
-        (CONDITION | {"guidance_scale": 2.0}, "null_condition must be given with condition where there is guidance"),
-        (CONDITION | {"condition": torch.zeros(1, 32)}, r"condition must have shape .*, got \(1, 32\)"),
-        (CONDITION | {"null_condition": torch.zeros(2, 3, 32)}, r"null_condition must have .* got \(2, 3, 32\)"),
+        ({"class_labels": None}, "class_labels must be given: this generator was trained for class"),
+        ({"condition": Condition(torch.zeros(1, 1, 32))}, "condition takes the place of class_labels"),
+        ({"text": torch.zeros(1, 3).long()}, "text cannot be given: this generator was trained for class"),
+        (CONDITION | {"guidance_scale": 2.0}, "condition must have a null where there is guidance"),
+        (
+            CONDITION | {"condition": Condition(torch.zeros(1, 2, 16))},
+            r"condition must have shape \(1, .*\(1, 2, 16\)",
+        ),
         ({"guidance_scale": -1.0}, "guidance_scale must be one value or one per codebook, at least 0, got -1.0"),
         ({"guidance_scale": [1.0, 2.0, 3.0]}, "guidance_scale must be one value or 2 values"),
         ({"guidance_scale": float("nan")}, "guidance_scale must be"),

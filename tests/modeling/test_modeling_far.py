@@ -2,6 +2,7 @@
 """FAR's teacher-forced side: sizes, losses, heads, rotary embedding, saving and loading, bad input."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -11,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
 from fqgan_hf.modeling.code_layout import grid_to_sequence, sequence_to_grid
-from fqgan_hf.modeling.configuration_far import HEAD_TYPES, FARConfig
+from fqgan_hf.modeling.conditioning import Condition
+from fqgan_hf.modeling.configuration_far import FARConfig
+from fqgan_hf.modeling.configuration_generator import HEAD_TYPES
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
-from fqgan_hf.modeling.transformer_blocks import rotary_embedding
+from fqgan_hf.modeling.transformer_blocks import OFF_GRID, grid_places, rotary_embedding
 
 
 def make_generator(num_codebooks=2, **settings) -> FARForImageGeneration:
@@ -103,18 +106,18 @@ def test_class_dropout_acts_in_training_only():
 def test_a_condition_is_a_prefix_of_embeddings(num_condition):
     """Every token sees it, none is taken for a part of it, and its null takes its place in training."""
     model = make_generator(class_dropout=0.999999, token_dropout=0.0, residual_dropout=0.0, ffn_dropout=0.0)
-    model.condition_cos = 1.0
     codes = inputs(model)["codes"]
-    condition = torch.randn(3, num_condition, 32).requires_grad_()
+    embeddings = torch.randn(3, num_condition, 32).requires_grad_()
+    condition = Condition(embeddings)
     null = torch.randn(1, num_condition, 32)
     output = model(condition=condition, codes=codes, labels=codes)
     assert output.logits.shape == (3, 12, 2, 32)
     for position in (0, 11):
-        (gradient,) = torch.autograd.grad(output.logits[:, position].square().sum(), condition, retain_graph=True)
+        (gradient,) = torch.autograd.grad(output.logits[:, position].square().sum(), embeddings, retain_graph=True)
         assert (gradient.abs().amax(-1) > 0).all()
-    unconditional = model(condition=null.expand(3, -1, -1), codes=codes).logits
+    unconditional = model(condition=Condition(null.expand(3, -1, -1)), codes=codes).logits
     assert not torch.allclose(output.logits, unconditional)
-    trained = model.train()(condition=condition, null_condition=null, codes=codes).logits
+    trained = model.train()(condition=Condition(embeddings, null), codes=codes).logits
     assert torch.allclose(trained, unconditional, atol=1e-5)
     assert torch.allclose(model(condition=condition, codes=codes).logits, output.logits, atol=1e-5)  # no null
 
@@ -122,11 +125,12 @@ def test_a_condition_is_a_prefix_of_embeddings(num_condition):
 def test_a_class_is_a_condition_of_one_position():
     model = make_generator()
     batch = inputs(model)
-    condition, null = model.embed_condition(batch["class_labels"])
-    assert condition.shape == null.shape == (3, 1, 32)
+    (condition,) = model.embed_conditions(batch["class_labels"])
+    assert condition.embeddings.shape == condition.null.shape == (3, 1, 32)
     assert torch.equal(model(condition=condition, codes=batch["codes"]).logits, model(**batch).logits)
     unconditional = model(class_labels=torch.full((3,), 10), codes=batch["codes"]).logits
-    assert torch.equal(model(condition=null, codes=batch["codes"]).logits, unconditional)
+    null = replace(condition, embeddings=condition.null)
+    assert torch.equal(model(condition=[null], codes=batch["codes"]).logits, unconditional)
 
 
 def test_flat_codes_give_the_logits_of_the_next_code():
@@ -150,10 +154,10 @@ def test_published_sizes():
 
 def test_rotary_embedding_turns_by_row_and_by_column():
     # head_dim 16: frequencies 1, 0.1, 0.01, 0.001 by row, then the same by column
-    cos, sin = rotary_embedding(torch.arange(-2, 12), width=4, head_dim=16, theta=10000.0)
-    assert not cos[:2].any() and not sin[:2].any()  # off the grid: the condition
-    cos, sin = rotary_embedding(torch.arange(-1, 12), width=4, head_dim=16, theta=10000.0, off_grid_cos=1.0)
-    assert torch.equal(cos[:2], torch.ones(2, 16)) and not sin[:2].any()  # unrotated, as is cell (0, 0)
+    places = torch.cat([torch.full((1, 2), OFF_GRID), grid_places(3, 4)])
+    cos, sin = rotary_embedding(places, head_dim=16, theta=10000.0)
+    assert not cos[:1].any() and not sin[:1].any()  # off the grid: the class
+    assert torch.equal(cos[1], torch.ones(16)) and not sin[1].any()  # unrotated at the origin, where text lies
     frequencies = 10000.0 ** -(torch.arange(4) / 4)
     row, column = 2, 1
     angles = torch.cat([row * frequencies, column * frequencies]).repeat(2)
@@ -296,23 +300,18 @@ def test_whole_numbers_are_numbers():
     assert isinstance(make_generator(rope_theta=10000, token_dropout=0).config.rope_theta, float)
 
 
-CONDITION = {"class_labels": None, "condition": torch.zeros(3, 2, 32)}
+CONDITION = {"class_labels": None, "condition": Condition(torch.zeros(3, 2, 32))}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"codes": None}, "class_labels .* and codes must both be given"),
-        ({"class_labels": None}, "one of class_labels and condition must be given"),
-        ({"condition": torch.zeros(3, 2, 32)}, "one of class_labels and condition must be given"),
-        (
-            CONDITION | {"condition": torch.zeros(2, 2, 32)},
-            r"condition must have shape \(3, 1 or more ",
-        ),
-        (CONDITION | {"condition": torch.zeros(3, 0, 32)}, r"condition must have .*, got \(3, 0, 32\)"),
-        (CONDITION | {"condition": torch.zeros(3, 2, 32).long()}, "condition must be embeddings, .* got torch.int64"),
-        (CONDITION | {"null_condition": torch.zeros(1, 1, 32)}, r"null_condition must have shape .* got \(1, 1, 32\)"),
-        ({"null_condition": torch.zeros(1, 1, 32)}, "null_condition can only be given with condition"),
+        ({"codes": None}, "codes .* must be given besides what they are generated for"),
+        ({"class_labels": None}, "class_labels must be given: this generator was trained for class"),
+        ({"text": torch.zeros(3, 2).long()}, "text cannot be given: this generator was trained for class"),
+        ({"condition": CONDITION["condition"]}, "condition takes the place of class_labels"),
+        (CONDITION | {"condition": Condition(torch.zeros(2, 2, 32))}, r"condition must have shape \(3, 1 or more "),
+        (CONDITION | {"condition": torch.zeros(3, 2, 32)}, "condition must be a Condition or a list of them, got T"),
         ({"codes": torch.zeros(3, 12, 2)}, "codes must be int64 or int32, got torch.float32"),
         ({"class_labels": torch.zeros(3)}, "class_labels must be int64 or int32, got torch.float32"),
         ({"codes": torch.zeros(3, 12, 3).long()}, r"codes must have shape \(batch, 1 to 12 positions, 2\)"),

@@ -10,12 +10,21 @@ import fqgan_hf.modeling
 
 
 FOLDER = Path(fqgan_hf.modeling.__file__).parent
-SHARED = ["transformer_blocks", "code_layout", "code_sampling", "conditioning"]
+SHARED = [
+    "transformer_blocks",
+    "code_layout",
+    "code_sampling",
+    "configuration_generator",
+    "conditioning",
+    "factorized_head",
+    "modeling_generator",
+]
 TOKENIZER = [
     "blocks_fqgan",
     "quantizer_fqgan",
     "quantizer_regularized",
     "configuration_fqgan",
+    "label_maps_fqgan",
     "outputs_fqgan",
     "modeling_fqgan",
     "image_processing_fqgan",
@@ -31,7 +40,7 @@ def siblings(module: str) -> set[str]:
 
 @pytest.mark.parametrize("module", SHARED)
 def test_shared_files_import_no_generator_and_no_tokenizer(module):
-    assert siblings(module) <= {*SHARED, "configuration_checks"}
+    assert siblings(module) <= {*SHARED, "configuration_checks", "checkpoint_checks", "checkpoint_files"}
 
 
 @pytest.mark.parametrize("module", TOKENIZER)

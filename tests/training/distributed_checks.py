@@ -94,7 +94,7 @@ def fsdp(folder: Path) -> None:
     model = build()
     mesh = init_device_mesh("cpu", (size,))
     for module in model.modules():
-        if type(module).__name__ == "DecoderLayer":
+        if type(module).__name__ == "TransformerLayer":
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
     optimizer = build_optimizer(model, ARGS, ARGS.learning_rate)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
-from fqgan_hf.modeling.transformer_blocks import DecoderLayer
+from fqgan_hf.modeling.transformer_blocks import TransformerLayer
 from fqgan_hf.training.common.arguments import PRESETS
 from fqgan_hf.training.common.loop import build_optimizer
 
@@ -106,7 +106,7 @@ def test_fsdp_configuration_is_accelerates():
     known = {action.dest for action in launch_command_parser()._actions}
     assert {key for key in fsdp if key != "fsdp_version"} <= known
     assert fsdp["fsdp_version"] == 2
-    assert fsdp["fsdp_transformer_layer_cls_to_wrap"] == DecoderLayer.__name__
-    assert DecoderLayer.__name__ in FARForImageGeneration._no_split_modules
+    assert fsdp["fsdp_transformer_layer_cls_to_wrap"] == TransformerLayer.__name__
+    assert TransformerLayer.__name__ in FARForImageGeneration._no_split_modules
     assert config["distributed_type"] == "FSDP"
     assert load_config_from_file(str(PRESETS / "fsdp2.yaml")).fsdp_config == fsdp  # raises for what it does not know

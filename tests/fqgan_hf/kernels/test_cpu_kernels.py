@@ -25,7 +25,7 @@ from fqgan_hf.kernels.cpu_kernels import (
 )
 from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.modeling.quantizer_fqgan import FactorizedQuantizer, nearest_by_cosine
-from fqgan_hf.modeling.transformer_blocks import Attention, RMSNorm, SwiGLU, rotary_embedding
+from fqgan_hf.modeling.transformer_blocks import OFF_GRID, Attention, RMSNorm, SwiGLU, rotary_embedding
 
 
 needs_kernels = pytest.mark.skipif(not kernels_available(), reason="needs AVX-512 and a C++ compiler")
@@ -47,7 +47,8 @@ def config(**kwargs) -> FARConfig:
 
 
 def rotary_of(settings, *cells):
-    return rotary_embedding(torch.tensor(cells), settings.grid_width, settings.head_dim, settings.rope_theta)
+    places = [divmod(cell, settings.grid_width) if cell >= 0 else (OFF_GRID, OFF_GRID) for cell in cells]
+    return rotary_embedding(torch.tensor(places, dtype=torch.float32), settings.head_dim, settings.rope_theta)
 
 
 def assert_near(actual, expected, dtype):

@@ -18,6 +18,7 @@ from fqgan_hf import (
 from fqgan_hf.kernels import optimization, packed_linear
 from fqgan_hf.kernels.cpu_kernels import int8_kernels_available, kernel_nearest, kernels_available
 from fqgan_hf.kernels.packed_linear import OneDNNInt8Linear, OneDNNLinear, PackedLinear
+from fqgan_hf.modeling.conditioning import Condition
 
 
 @pytest.fixture(params=["kernels", "oneDNN"])
@@ -88,7 +89,7 @@ def test_packed_generator_gives_the_same_logits_and_codes(products):
 def test_packed_generator_takes_a_condition_of_several_positions(products):
     model = make_transformer()
     condition, null = torch.randn(2, 3, 64), torch.randn(1, 3, 64)
-    settings = {"condition": condition, "null_condition": null, "guidance_scale": 2.0}
+    settings = {"condition": Condition(condition, null), "guidance_scale": 2.0}
     expected = model.generate(**settings, generator=generator())
     assert torch.equal(optimize(model).generate(**settings, generator=generator()), expected)
 
