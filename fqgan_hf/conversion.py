@@ -31,7 +31,7 @@ from fqgan_hf.conversion_layout import (
 )
 from fqgan_hf.files import atomic_path, check_writable, staged_folder
 from fqgan_hf.hub.kinds import kind_in_config
-from fqgan_hf.modeling import configuration_far, configuration_fqgan
+from fqgan_hf.modeling import configuration_fqgan, configuration_generator
 from fqgan_hf.modeling.configuration_checks import check_setting
 from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
@@ -42,7 +42,7 @@ from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 WRAPPER_KEYS = ("ema", "model", "state_dict")
 
 # What may be given beside a checkpoint. Shapes tell the rest, and are right.
-GENERATOR_SETTINGS = {*configuration_far.SETTINGS, "id2label", "tokenizer_fingerprint"}
+GENERATOR_SETTINGS = {*configuration_generator.SETTINGS, "id2label", "tokenizer_fingerprint"}
 TOKENIZER_SETTINGS = {*configuration_fqgan.SETTINGS, "act_fn"}
 
 
@@ -134,7 +134,7 @@ def convert_state_dict(state: StateDict, **overrides) -> FQGANModel | FARForImag
             f"(tok_embeddings_*.weight); its first keys are {', '.join(sorted(state)[:3])}"
         )
     check_overrides(overrides, GENERATOR_SETTINGS if is_generator else TOKENIZER_SETTINGS)
-    for name, setting in (configuration_far if is_generator else configuration_fqgan).SETTINGS.items():
+    for name, setting in (configuration_generator if is_generator else configuration_fqgan).SETTINGS.items():
         if name in overrides:
             check_setting(name, overrides[name], setting)
     for name, tensor in state.items():
