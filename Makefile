@@ -17,8 +17,8 @@ help:  ## this list
 demo: $(VENV)/.train  ## train on handwritten digits, generate every class, write pictures and a report to outputs/demo
 	$(BIN)/fqgan demo --output_dir $(OUT) $(ARGS)
 
-test: quality  ## lint and the whole test suite (ARGS="-k quantizer" narrows it down)
-	$(BIN)/python -m pytest $(ARGS)
+test: quality  ## lint and the whole test suite on all cores (ARGS="-k quantizer" narrows it down)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes or need the package index
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -60,6 +60,7 @@ EXTRAS = {
 TOOLS = [
     "pytest>=8.3",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.17,<0.18",
     "pre-commit>=4.0",
     "build>=1.2",

@@ -12,6 +12,7 @@ Shapes: B batch, T positions of the image, K codebooks, V codebook size, D hidde
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
@@ -180,6 +181,11 @@ class CodeDiffusionTransformer(CodeGenerator):
                 code_embedding = self.embed_codes(code.clamp(min=0)[:, None], k)[:, 0].repeat(num_scales + 1, 1)
         stacked = (torch.stack(values, 1).unflatten(0, (-1, num_positions)) for values in (codes, chosen, likeliest))
         return tuple(stacked)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """`torch.compile` the forward pass and the backbone, which sampling calls, in place; arguments are torch's."""
+        super().compile(*args, **kwargs)
+        self.backbone = torch.compile(self.backbone, *args, **kwargs)
 
     def _check_codes(
         self, codes: torch.Tensor | None, timesteps: torch.Tensor | None, clean_codes: torch.Tensor | None

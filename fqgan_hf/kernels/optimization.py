@@ -25,11 +25,11 @@ from fqgan_hf.kernels.cpu_kernels import (
     kernels_available,
 )
 from fqgan_hf.kernels.packed_linear import OneDNNInt8Linear, OneDNNLinear, PackedLinear, onednn_multiplies
-from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.modeling.modeling_generator import CodeGenerator
 
 
-Model = TypeVar("Model", FARForImageGeneration, FQGANModel, DiffusionPipeline)
+Model = TypeVar("Model", CodeGenerator, FQGANModel, DiffusionPipeline)
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 QUANTIZATIONS = (None, "int8")
@@ -42,11 +42,12 @@ def optimize(
     Prepare a model for inference, in place: evaluation mode, no gradients, the layout that its device reads fastest.
 
     A tokenizer's convolutions become channels-last. A generator's matrices are packed on a CPU, where the first call
-    on a machine may compile for some seconds; on a GPU its position step is compiled and captured as a CUDA graph at
-    the first use of each batch size. Call it last, with the model on its device: packed weights stay where they are.
+    on a machine may compile for some seconds; on a GPU its step is compiled and captured as a CUDA graph at the first
+    use of each batch size. Call it last, with the model on its device: packed weights stay where they are.
 
     Args:
-        model ([`FARForImageGeneration`], [`FQGANModel`] or a pipeline of them): Changed in place.
+        model ([`FARForImageGeneration`], [`CodeDiffusionTransformer`], [`FQGANModel`] or a pipeline of them):
+            Changed in place.
         dtype (`torch.dtype`, *optional*):
             `torch.float32`, `torch.bfloat16` or `torch.float16`; by default unchanged. On a CPU bf16 makes a
             generator faster, since it reads half as much; a tokenizer only where the processor multiplies bf16 faster
@@ -69,14 +70,12 @@ def optimize(
     if quantization not in QUANTIZATIONS:
         raise ValueError(f"quantization must be one of {QUANTIZATIONS}, got {quantization!r}")
     parts = list(model.components.values()) if isinstance(model, DiffusionPipeline) else [model]
-    generators = [part for part in parts if isinstance(part, FARForImageGeneration)]
+    generators = [part for part in parts if isinstance(part, CodeGenerator)]
     tokenizers = [part for part in parts if isinstance(part, FQGANModel)]
     if not generators and not tokenizers:
-        raise TypeError(
-            f"model must be an FQGANModel, a FARForImageGeneration or a pipeline of them, got {type(model).__name__}"
-        )
+        raise TypeError(f"model must be an FQGANModel, a generator or a pipeline of them, got {type(model).__name__}")
     if quantization and not any(generator.device.type == "cpu" for generator in generators):
-        raise ValueError(f"quantization={quantization!r} needs a FARForImageGeneration on the CPU")
+        raise ValueError(f"quantization={quantization!r} needs a generator on the CPU")
     if quantization and not (torch.backends.mkldnn.is_available() or int8_kernels_available()):
         raise ValueError(f"quantization={quantization!r} needs a torch that is built with oneDNN, or AVX512_VNNI")
 
@@ -98,7 +97,7 @@ def optimize(
     return model
 
 
-def pack_generator(generator: FARForImageGeneration, quantization: str | None) -> None:
+def pack_generator(generator: CodeGenerator, quantization: str | None) -> None:
     """Exchange the modules of a generator on the CPU for the fastest that there are here."""
     int8 = quantization == "int8"
     if int8_kernels_available() if int8 else kernels_available():

@@ -152,7 +152,7 @@ def test_packed_weights_refuse_to_be_moved_or_cast(products, move):
         (make_transformer, {"dtype": "bf16"}, ValueError, "dtype must be None or one of .* got 'bf16'"),
         (make_transformer, {"dtype": torch.int8}, ValueError, "dtype must be None or one of"),
         (make_transformer, {"quantization": "int4"}, ValueError, "quantization must be one of .* got 'int4'"),
-        (tiny.tokenizer, {"quantization": "int8"}, ValueError, "needs a FARForImageGeneration on the CPU"),
+        (tiny.tokenizer, {"quantization": "int8"}, ValueError, "needs a generator on the CPU"),
         (lambda: nn.Linear(1, 1), {}, TypeError, "model must be an FQGANModel, .* got Linear"),
     ],
 )
