@@ -25,15 +25,6 @@ def check_codes(name: str, codes: torch.Tensor, largest: int) -> None:
         raise ValueError(f"{name} must be in [0, {largest}], got {least} to {most}")
 
 
-def check_generator(generator: Generators, batch_size: int) -> None:
-    """Raise unless it is one generator, one per image, or None."""
-    generators = generator if isinstance(generator, list) else [generator]
-    if isinstance(generator, list) and len(generator) != batch_size:
-        raise ValueError(f"generator must be one torch.Generator or a list of {batch_size}, got {len(generator)}")
-    if any(g is not None and not isinstance(g, torch.Generator) for g in generators):
-        raise ValueError(f"generator must be a torch.Generator or a list of them, got {generator!r:.80}")
-
-
 def checked_times(
     name: str, times: int | torch.Tensor, first: int, last: int, codes: torch.Tensor, device: torch.device
 ) -> torch.Tensor:

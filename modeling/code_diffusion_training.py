@@ -18,8 +18,8 @@ import torch
 from diffusers.utils import BaseOutput
 
 from .code_diffusion_chain import MIN_LOG_PROB, CodeDiffusionChain, exact_device
-from .code_diffusion_checks import Generators, check_codes, check_generator, check_shape, checked_times
-from .code_sampling import draw_uniforms
+from .code_diffusion_checks import Generators, check_codes, check_shape, checked_times
+from .code_sampling import check_generator, draw_uniforms
 from .configuration_checks import Setting, check_setting
 
 

@@ -189,7 +189,7 @@ def plan_sampling(
         ValueError: If `settings` do not fit the number of codebooks, or `generator` the batch.
     """
     settings = settings.per_codebook(config.num_codebooks)
-    _check_generator(generator, batch_size)
+    check_generator(generator, batch_size)
     weights = torch.stack(
         [
             guidance_weights(
@@ -360,7 +360,8 @@ def require_codes(codes: torch.Tensor, first_position: int, first_codebook: int 
         )
 
 
-def _check_generator(generator: torch.Generator | list[torch.Generator] | None, batch_size: int) -> None:
+def check_generator(generator: torch.Generator | list[torch.Generator] | None, batch_size: int) -> None:
+    """Raise `ValueError` unless it is one generator for the batch, a list of one per image, or None."""
     generators = generator if isinstance(generator, list) else [generator]
     if isinstance(generator, list) and len(generator) != batch_size:
         raise ValueError(f"generator must be one torch.Generator or a list of {batch_size}, got {len(generator)}")

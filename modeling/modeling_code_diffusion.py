@@ -10,7 +10,7 @@ position are predicted one after another, as in FAR: p(x_0 | x_t) is then no pro
 Shapes: B batch, T positions of the image, K codebooks, V codebook size, D hidden size, P positions of the prefix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,15 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, LogitsProcessorList, StaticLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .code_sampling import guide, select_codes
+from .code_sampling import guide
 from .conditioning import Condition, Prefix, drop_conditions, join_conditions
 from .configuration_code_diffusion import CodeDiffusionConfig
 from .modeling_generator import CodeGenerator
 from .transformer_blocks import grid_places, rotary_embedding
+
+
+# log p(x_0) (N, V) and uniform numbers (N,) -> codes (N,) and their scores (N,).
+DrawCodes = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass
@@ -140,10 +144,11 @@ class CodeDiffusionTransformer(CodeGenerator):
     def sample_codes(
         self,
         hidden_states: torch.Tensor,
-        warpers: Sequence[LogitsProcessorList],
-        uniforms: torch.Tensor | None,
+        draw_codes: DrawCodes,
+        uniforms: torch.Tensor,
+        warpers: Sequence[LogitsProcessorList] | None = None,
         weights: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Clean codes of all positions, drawn codebook after codebook.
 
@@ -152,13 +157,13 @@ class CodeDiffusionTransformer(CodeGenerator):
 
         Args:
             hidden_states (`torch.Tensor` of shape `((scales + 1) * B, T, D)`): Of `backbone`.
-            warpers (`Sequence[LogitsProcessorList]`): Of each codebook; see `codebook_warpers`.
-            uniforms (`torch.Tensor` of shape `(B, T, K)`, *optional*): In [0, 1); the likeliest codes without.
+            draw_codes (`Callable`): A scheduler's; see [`CodeDiffusionScheduler.draw_codes`].
+            uniforms (`torch.Tensor` of shape `(B, T, K)`): In [0, 1), float64.
+            warpers (`Sequence[LogitsProcessorList]`, *optional*): Of each codebook; see `codebook_warpers`.
             weights (`torch.Tensor` of shape `(scales, K)`, *optional*): Guidance; see `guide`.
 
         Returns:
-            Codes `(B, T, K)`, the log-probability of each where it was drawn, and that of the likeliest code there,
-            both `(B, T, K)` in fp32.
+            What `draw_codes` gives: codes `(B, T, K)`, -1 where the logits are no distribution, and their scores.
         """
         num_scales = 0 if weights is None else len(weights)
         num_positions = hidden_states.shape[1]
@@ -166,21 +171,20 @@ class CodeDiffusionTransformer(CodeGenerator):
         hidden_states = hidden_states.flatten(0, 1)
         caches = [StaticLayer(self.config.num_codebooks) for _ in getattr(self.head, "layers", ())]
         rotary = self.head.rotary_embedding(hidden_states.device)
-        codes, chosen, likeliest, code_embedding = [], [], [], None
+        drawn, code_embedding = [], None
         for k, lm_head in enumerate(self.lm_heads):
             state = self.norm(self.head.step(k, hidden_states, code_embedding, caches, rotary))
             if weights is not None:
                 state = guide(state.float(), weights[:, k]).to(state.dtype)
-            scores = warpers[k](None, lm_head(state).float())
-            code = select_codes(scores, None if uniforms is None else uniforms[:, :, k].flatten())
-            log_probs = scores.log_softmax(-1)
-            chosen.append(log_probs.gather(1, code.clamp(min=0)[:, None])[:, 0])
-            likeliest.append(log_probs.amax(-1))
-            codes.append(code)
+            logits = lm_head(state).float()
+            logits = logits if warpers is None else warpers[k](None, logits)
+            codes, scores = draw_codes(logits.log_softmax(-1), uniforms[:, :, k].flatten())
+            drawn.append((codes, scores))
             if k + 1 < self.config.num_codebooks:
-                code_embedding = self.embed_codes(code.clamp(min=0)[:, None], k)[:, 0].repeat(num_scales + 1, 1)
-        stacked = (torch.stack(values, 1).unflatten(0, (-1, num_positions)) for values in (codes, chosen, likeliest))
-        return tuple(stacked)
+                # -1, where there is no distribution, is found by the step; until then any code may stand for it.
+                code_embedding = self.embed_codes(codes.clamp(min=0)[:, None], k)[:, 0].repeat(num_scales + 1, 1)
+        codes, scores = (torch.stack(parts, 1).unflatten(0, (-1, num_positions)) for parts in zip(*drawn, strict=True))
+        return codes, scores
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """`torch.compile` the forward pass and the backbone, which sampling calls, in place; arguments are torch's."""

@@ -23,9 +23,9 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 
 from .code_diffusion_chain import MIN_LOG_PROB, CodeDiffusionChain, Outcomes, exact_device
-from .code_diffusion_checks import Generators, check_codes, check_generator, check_shape, checked_times
+from .code_diffusion_checks import Generators, check_codes, check_shape, checked_times
 from .code_diffusion_training import CodeDiffusionLossMixin
-from .code_sampling import draw_uniforms, require_codes, select_codes
+from .code_sampling import check_generator, draw_uniforms, require_codes, select_codes
 from .configuration_checks import Setting, check_setting
 
 

@@ -10,7 +10,10 @@ from fqgan_hf.modeling.conditioning import guidance_prefix, join_conditions
 from fqgan_hf.modeling.configuration_code_diffusion import CodeDiffusionConfig
 from fqgan_hf.modeling.configuration_generator import HEAD_TYPES
 from fqgan_hf.modeling.modeling_code_diffusion import CodeDiffusionTransformer
+from fqgan_hf.modeling.scheduling_code_diffusion import CodeDiffusionScheduler
 
+
+SCHEDULER = CodeDiffusionScheduler(codebook_size=32)
 
 SIZES = {
     "codebook_size": 32,
@@ -45,11 +48,6 @@ def inputs(model, batch=3):
     }
 
 
-def warpers_of(model):
-    settings = SamplingSettings(guidance_scale=1.0).per_codebook(model.config.num_codebooks)
-    return codebook_warpers(settings, model.config.codebook_size)
-
-
 @pytest.mark.parametrize("head_type", HEAD_TYPES)
 @pytest.mark.parametrize("num_codebooks", [1, 2, 3])
 @torch.no_grad()
@@ -59,15 +57,15 @@ def test_codes_are_drawn_from_what_the_teacher_forced_form_says(num_codebooks, h
     conditions = model.embed_conditions(class_labels=given["class_labels"])
     hidden = model.backbone(given["codes"], given["timesteps"], join_conditions(conditions, [True]))
     uniforms = torch.rand(given["codes"].shape, dtype=torch.float64)
-    codes, log_probs, likeliest = model.sample_codes(hidden, warpers_of(model), uniforms)
+    codes, log_probs = model.sample_codes(hidden, SCHEDULER.draw_codes, uniforms)
     expected = model(**{**given, "clean_codes": codes}).logits.log_softmax(-1)
     torch.testing.assert_close(log_probs, expected.gather(-1, codes[..., None])[..., 0], atol=5e-5, rtol=0)
-    torch.testing.assert_close(likeliest, expected.amax(-1), atol=5e-5, rtol=0)
     # The code is where its uniform number falls in the cumulative distribution.
     cumulative = expected.double().exp().cumsum(-1)
     upper = cumulative.gather(-1, codes[..., None])[..., 0]
     assert ((upper > uniforms - 1e-5) & (upper - log_probs.exp() < uniforms + 1e-5)).all()
-    greedy, *_ = model.sample_codes(hidden, warpers_of(model), None)
+    likeliest = SamplingSettings(top_k=1).per_codebook(num_codebooks)
+    greedy, _ = model.sample_codes(hidden, SCHEDULER.draw_codes, uniforms, codebook_warpers(likeliest, 32))
     assert torch.equal(greedy[:, :, 0], expected[:, :, 0].argmax(-1))
 
 
@@ -111,7 +109,8 @@ def test_guidance_is_on_log_probabilities():
     twice = (given["codes"].repeat(2, 1, 1), given["timesteps"].repeat(2))
     hidden = model.backbone(*twice, prefix)
     uniforms = torch.rand(given["codes"].shape, dtype=torch.float64)
-    codes, log_probs, _ = model.sample_codes(hidden, warpers_of(model), uniforms, torch.tensor([[3.0, 1.5]]))
+    weights = torch.tensor([[3.0, 1.5]])
+    codes, log_probs = model.sample_codes(hidden, SCHEDULER.draw_codes, uniforms, weights=weights)
     null = {**given, "class_labels": torch.full((3,), 10), "clean_codes": codes}
     conditional = model(**{**given, "clean_codes": codes}).logits.log_softmax(-1)
     unconditional = model(**null).logits.log_softmax(-1)
