@@ -27,7 +27,9 @@ SETTINGS = {
     "feature_num_heads": Setting(int, 1, 1024),
     "entropy_temperature": Setting(float, 1e-6, 1e6),
     "mask_ratio": Setting(float, 0.0, 1.0),
+    "num_labels": Setting(int, 2, 1024, optional=True),
 }
+PICTURE_CHANNELS = 3
 QUANTIZER_TYPES = ("nearest", "gumbel", "regularized")
 TOKEN_LOGITS = ("linear", "cosine")
 
@@ -41,6 +43,10 @@ def check_config(config: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} must be one of {', '.join(choices)}, got {config[name]!r:.80}")
     if not isinstance(config["mask_shared"], bool):
         raise ValueError(f"mask_shared must be True or False, got {config['mask_shared']!r:.80}")
+    num_labels = config["num_labels"]
+    for name in ("in_channels", "out_channels") if num_labels is not None else ():
+        if config[name] not in (PICTURE_CHANNELS, num_labels):  # the former is what is there where nothing is said
+            raise ValueError(f"{name} must be num_labels = {num_labels} or left out, got {config[name]}")
     channels, groups = config["block_out_channels"], config["norm_num_groups"]
     if not isinstance(channels, (list, tuple)) or not 1 <= len(channels) <= MAX_LEVELS:
         raise ValueError(f"block_out_channels must be a list of 1 to {MAX_LEVELS} widths, got {channels!r:.80}")

@@ -24,6 +24,7 @@ from .checkpoint_checks import require_complete, require_fitting_files
 from .checkpoint_files import weight_files
 from .configuration_checks import check_names
 from .configuration_fqgan import SETTINGS, check_config
+from .label_maps_fqgan import check_label_map, one_hot_labels, require_num_labels
 from .outputs_fqgan import FQGANEncoderOutput, FQGANOutput
 from .quantizer_fqgan import maps_to_rows, rows_to_maps
 from .quantizer_regularized import build_quantizer
@@ -67,6 +68,9 @@ class FQGANModel(VQModel):
             Of the last two: logits by a 1x1 convolution, `"linear"`, or scaled similarity to the codes, `"cosine"`.
         mask_ratio (`float`, *optional*, defaults to 0.4): Share of positions that `"regularized"` samples, in [0, 1].
         mask_shared (`bool`, *optional*, defaults to `True`): Whether the codebooks sample at the same positions.
+        num_labels (`int`, *optional*):
+            N of a tokenizer of label maps, whose `in_channels` and `out_channels` it is: one-hot labels go in, their
+            logits come out. See `encode_labels` and `decode_labels`.
 
     The plain `VQModel.from_pretrained` also "loads" such a checkpoint, but with a random codebook of its own: load
     with this class.
@@ -100,10 +104,14 @@ class FQGANModel(VQModel):
         token_logits: str = "linear",
         mask_ratio: float = 0.4,
         mask_shared: bool = True,
+        num_labels: int | None = None,
     ):
         # Not VQModel.__init__: it would register its own arguments over ours and build another quantizer.
         super(VQModel, self).__init__()
         check_config(self.config)
+        if num_labels is not None:
+            in_channels = out_channels = num_labels
+            self.register_to_config(in_channels=num_labels, out_channels=num_labels)
         if adapter_num_layers is None:
             adapter_num_layers = 0 if num_codebooks == 1 else 6
             self.register_to_config(adapter_num_layers=adapter_num_layers)
@@ -314,6 +322,27 @@ class FQGANModel(VQModel):
             maps[:, missing] = means[missing, :, None, None]
             latents = maps.flatten(1, 2)
         return self.decode(latents, force_not_quantize=True, return_dict=return_dict)
+
+    def encode_labels(self, label_map: torch.Tensor) -> FQGANEncoderOutput:
+        """
+        Tokenize label maps `(batch, height, width)`, integers in [0, num_labels): see `encode`.
+
+        Raises:
+            ValueError: This is no tokenizer of label maps, or they are of another shape, type or range.
+        """
+        num_labels = require_num_labels(self.config.num_labels)
+        check_label_map(label_map, num_labels)
+        return self.encode(one_hot_labels(label_map.long(), num_labels, self.dtype))
+
+    def decode_labels(self, codes: torch.Tensor, codebooks: list[int] | None = None) -> torch.Tensor:
+        """
+        Decode codes to label maps `(batch, height * f, width * f)`, int64: each pixel's likeliest label.
+
+        Args:
+            codes, codebooks: See `decode_codes`.
+        """
+        require_num_labels(self.config.num_labels)
+        return self.decode_codes(codes, codebooks).sample.argmax(1)
 
     @apply_forward_hook
     def codes_to_latents(self, codes: torch.Tensor) -> torch.Tensor:

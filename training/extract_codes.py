@@ -29,7 +29,22 @@ class ExtractCodesArguments(ImageDataArguments):
     tokenizer: str = field(metadata={"help": "Folder or Hub name of the trained tokenizer."})
     output_dir: str = field(metadata={"help": "Folder for the codes."})
     config: str | None = option(None, "YAML file of options, or the name of a preset; the command line wins over it.")
-    crop: Literal["plain", "flip", "ten-crop"] = option("flip", "Views of each image; training picks one at random.")
+    crop: Literal["plain", "flip", "ten-crop", "shift", "shift-flip"] = option(
+        "flip",
+        "Views of each image; training picks one at random. `shift`, for small drawings: shifted in eight directions, "
+        "too. Images whose caption tells left from right are never mirrored.",
+    )
+    caption_column: list[str] | None = option(
+        None,
+        "Columns of captions, each of texts or of lists of texts, such as keywords. The store keeps all of them, and "
+        "training picks one at random.",
+    )
+    map_column: str | None = option(
+        None,
+        "Column of maps, as large as the images and cut like them, whose codes the store keeps beside those of the "
+        "images: label maps (grey or palette) for a tokenizer of label maps, pictures for any other.",
+    )
+    map_tokenizer: str | None = option(None, "Folder or Hub name of the tokenizer that encodes the maps.")
     batch_size: int = option(64, "Images per process in one forward pass.")
     shard_size: int = option(10000, "Images per file, and the most that is lost when a run is stopped.")
     stochastic: bool = option(
@@ -44,6 +59,11 @@ class ExtractCodesArguments(ImageDataArguments):
     def __post_init__(self):
         super().__post_init__()
         check_at_least(self, 1, "batch_size", "shard_size")
+        if (self.map_column is None) != (self.map_tokenizer is None):
+            raise ValueError(
+                "map_column and map_tokenizer belong together, "
+                f"got map_column={self.map_column!r} and map_tokenizer={self.map_tokenizer!r}"
+            )
         if self.seed is not None:
             check_seed("seed", self.seed)
             if not self.stochastic:
@@ -57,6 +77,8 @@ def check(args: ExtractCodesArguments) -> None:
     check_output_dir(args.output_dir)
     check_images(args)
     check_model("tokenizer", args.tokenizer, "FQGANModel")
+    if args.map_tokenizer is not None:
+        check_model("map_tokenizer", args.map_tokenizer, "FQGANModel")
     if args.stochastic and Path(args.tokenizer).is_dir():  # one on the Hub is not asked yet
         check_can_draw(read_json(Path(args.tokenizer, "config.json")))
 

@@ -8,6 +8,8 @@
 a preset. The result in `output_dir` loads with `FQGANModel.from_pretrained`; beside it are `metrics.jsonl` (one line
 every --logging_steps), `validation/` (pictures) and `checkpoint-*` (to resume from with --resume_from_checkpoint
 latest).
+
+With `--label_map_column map --num_labels 13` it is a tokenizer of label maps, for generators that are given a map.
 """
 
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from fqgan_hf.training.common.arguments import (
     run_script,
 )
 from fqgan_hf.training.common.preflight import check_images, check_model, check_training
+from fqgan_hf.training.fqgan.label_map_options import check_num_labels, resolve_label_maps
 from fqgan_hf.training.fqgan.loss_terms import loss_weights, needs_perceptual
 from fqgan_hf.training.fqgan.regularization import check_prior
 
@@ -49,7 +52,16 @@ class TrainFQGANArguments(ImageDataArguments, TrainingArguments):
         None, "Split of --dataset_name to validate on, without --validation_fraction."
     )
 
-    reconstruction_loss: Literal["l2", "l1"] = option("l2", "Reconstruction error of pixels.")
+    label_map_column: str | None = option(
+        None,
+        "Column of label maps to train on instead of images, grey or palette pictures whose values are labels; needs "
+        "--num_labels. Without adversarial and perceptual losses and teachers.",
+    )
+    num_labels: int | None = option(None, "Labels in --label_map_column, which are numbered from 0.")
+
+    reconstruction_loss: Literal["l2", "l1", "cross-entropy"] | None = option(
+        None, "Reconstruction error of pixels: by default l2, of label maps cross-entropy."
+    )
     reconstruction_weight: float = option(1.0, "Weight of the reconstruction error.")
     codebook_weight: float | None = option(
         None, "Weight of the codebook loss of each codebook; by default 1 where the quantizer has it."
@@ -85,7 +97,9 @@ class TrainFQGANArguments(ImageDataArguments, TrainingArguments):
     )
     representation_weight: float = option(0.5, "Weight of the representation loss of each teacher; 0 for no teacher.")
 
-    perceptual_weight: float = option(1.0, "Weight of the perceptual loss; 0 for none.")
+    perceptual_weight: float | None = option(
+        None, "Weight of the perceptual loss, by default 1; 0 for none, as for label maps."
+    )
     perceptual_model: str = option(
         "lpips",
         "`lpips` (VGG16; needs the package lpips), `vgg19` (needs torchvision), or a vision model: Hub id or folder.",
@@ -102,7 +116,10 @@ class TrainFQGANArguments(ImageDataArguments, TrainingArguments):
     pcl_num_patches: int = option(256, "Patches of an image that both draw from a feature map, at most.")
 
     disc_start: int = option(20000, "Step from which discriminator and tokenizer train against each other.")
-    disc_weight: float = option(0.5, "Weight of the adversarial losses of both sides; 0 for no discriminator.")
+    disc_weight: float | None = option(
+        None,
+        "Weight of the adversarial losses of both sides, by default 0.5; 0 for no discriminator, as for label maps.",
+    )
     disc_adaptive_weight: bool = option(False, "Scale the tokenizer's adversarial loss to its other gradients.")
     disc_type: Literal["patch", "stylegan"] = option("patch", "One logit per patch, or StyleGAN2's one per image.")
     disc_loss: Literal["hinge", "vanilla", "non-saturating"] = option("hinge", "Adversarial loss.")
@@ -125,6 +142,7 @@ class TrainFQGANArguments(ImageDataArguments, TrainingArguments):
     def __post_init__(self):
         ImageDataArguments.__post_init__(self)
         TrainingArguments.__post_init__(self)
+        resolve_label_maps(self)
         check_at_least(
             self, 0, "reconstruction_weight", "codebook_weight", "commitment_weight", "entropy_weight", "prior_weight",
             "disentanglement_weight", "representation_weight", "perceptual_weight", "contrastive_weight", "pcl_weight",
@@ -156,6 +174,9 @@ def check(args: TrainFQGANArguments) -> None:
     check_training(args, "FQGANModel")
     check_images(args)
     if (config := _model_config(args)) is not None:
+        is_pretrained = args.pretrained_model_name_or_path is not None
+        if is_pretrained or config["num_labels"] is not None:  # a new model takes the option's
+            check_num_labels(args.num_labels, config["num_labels"])
         loss_weights(args, config)
         check_prior(args, config)
     if needs_perceptual(args) and args.perceptual_model not in (LPIPS_NAME, VGG19_NAME):

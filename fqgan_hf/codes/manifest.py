@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,31 @@ from fqgan_hf.files import MANIFEST, read_json
 if TYPE_CHECKING:
     from fqgan_hf.evaluation.images import LabelledImages
     from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+
+
+@dataclass
+class MapCodes:
+    """
+    What the map codes of a store are: those of a map of each image, view by view as the image's own.
+
+    Args:
+        tokenizer (`str`): Name or path of the map tokenizer.
+        tokenizer_fingerprint (`str`): Its `fingerprint()`.
+        num_codebooks, codebook_size (`int`): Its Km and Vm.
+        grid (`list[int]`): Height and width of the grid of a map's codes.
+    """
+
+    tokenizer: str
+    tokenizer_fingerprint: str
+    num_codebooks: int
+    codebook_size: int
+    grid: list[int]
+
+    @classmethod
+    def describe(cls, model: "FQGANModel", tokenizer: str, resolution: int) -> "MapCodes":
+        """Of the codes that a map tokenizer gives for maps of `resolution` pixels along each side."""
+        size, config = model.grid_size(resolution, resolution), model.config
+        return cls(tokenizer, model.fingerprint(), config.num_codebooks, config.codebook_size, list(size))
 
 
 @dataclass
@@ -28,7 +53,7 @@ class CodesManifest:
         num_codebooks, codebook_size (`int`): K and V.
         grid (`list[int]`, *optional*): Height and width of the code grid; None where every row has its own.
         resolution (`int`, *optional*): Side of the crops, in pixels; None as above.
-        crop (`str`): How images were cut: `"plain"`, `"flip"` or `"ten-crop"`; `"native"` where they keep their size.
+        crop (`str`): How images were cut, one of training's `CROPS`; `"native"` where they keep their size.
         views (`list[str]`): Name of each view of an image, in order.
         source (`str`): Where the images came from.
         shard_size (`int`): Images per shard.
@@ -39,6 +64,9 @@ class CodesManifest:
         stochastic (`bool`): Whether codes were drawn from the tokenizer's distribution rather than its likeliest ones.
         seed (`int`, *optional*): Where they were, what the draws follow from.
         images_fingerprint (`str`, *optional*): What other images do not have; `fqgan encode` notes it.
+        captions (`bool`): Whether each row has captions.
+        map ([`MapCodes`], *optional*): What the map codes are, where rows have them.
+        condition_columns (`list[str]`, *optional*): The columns of the data that captions and maps come from.
     """
 
     tokenizer: str
@@ -59,6 +87,9 @@ class CodesManifest:
     stochastic: bool = False
     seed: int | None = None
     images_fingerprint: str | None = None
+    captions: bool = False
+    map: MapCodes | None = None
+    condition_columns: list[str] | None = None
 
     @classmethod
     def describe(
@@ -96,19 +127,34 @@ class CodesManifest:
             images_fingerprint=images_fingerprint,
         )
 
+    def with_conditions(
+        self, captions: bool, map_codes: MapCodes | None, condition_columns: list[str]
+    ) -> "CodesManifest":
+        """The manifest of the same codes with captions, map codes or both beside them; see the class."""
+        return replace(self, captions=captions, map=map_codes, condition_columns=condition_columns)
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Shape of one row's codes, `(views, num_codebooks, height, width)`; only where all rows have one."""
         assert self.grid is not None, "each row has a grid of its own"
         return (len(self.views), self.num_codebooks, *self.grid)
 
+    @property
+    def map_shape(self) -> tuple[int, int, int, int]:
+        """Shape of one row's map codes, `(views, map.num_codebooks, height, width)`; only where there are any."""
+        assert self.map is not None, "there are no map codes"
+        return (len(self.views), self.map.num_codebooks, *self.map.grid)
+
     def content(self) -> dict[str, Any]:
         """What is stored. Without what a field was added for, it is what it was before there was that field."""
         content = asdict(self)
         if not self.stochastic:
             del content["stochastic"], content["seed"]
-        if self.images_fingerprint is None:
-            del content["images_fingerprint"]
+        for name in ("images_fingerprint", "map", "condition_columns"):
+            if content[name] is None:
+                del content[name]
+        if not self.captions:
+            del content["captions"]
         return content
 
     def identity(self) -> bytes:
@@ -116,6 +162,8 @@ class CodesManifest:
         content = self.content()
         for name in ("shards", "skipped", "tokenizer"):  # the fingerprint says which tokenizer; its path may change
             del content[name]
+        if self.map is not None:
+            del content["map"]["tokenizer"]
         return json.dumps(content, sort_keys=True).encode()
 
     def content_fingerprint(self) -> str:
@@ -173,7 +221,7 @@ class CodesManifest:
         wrong += [name for name in content if name not in {entry.name for entry in fields(cls)}]
         if wrong:
             raise ValueError(f"{source} is not a manifest of codes: see {', '.join(wrong[:5])}")
-        manifest = cls(**content)
+        manifest = cls(**{**content, "map": _parse_map(content.get("map"), source)})
         for name, accepted, fits in manifest._rules():
             value = getattr(manifest, name)
             if not fits(value):
@@ -192,7 +240,7 @@ class CodesManifest:
         for name in ("num_codebooks", "shard_size", "num_rows"):
             yield name, "a whole number of at least 1", _is_count
         yield "resolution", "a whole number of at least 1", lambda value: value is None or _is_count(value)
-        yield "codebook_size", "a whole number in [1, 65536]", lambda value: _is_count(value) and value <= 2**16
+        yield "codebook_size", "a whole number in [1, 65536]", _is_codebook_size
         yield "grid", "two whole numbers of at least 1", _is_grid
         yield "views", "a list of names", lambda value: _all(value, _is_text) and value
         yield "skipped", "a list of names", lambda value: _all(value, _is_text)
@@ -201,6 +249,8 @@ class CodesManifest:
         yield "id2label", 'names under "0", "1" and so on', _is_naming
         yield "shards", "a list of files with their rows and SHA-256", lambda value: _all(value, _is_shard)
         yield "images_fingerprint", "a text", lambda value: value is None or _is_text(value)
+        yield "captions", "true or false", lambda value: isinstance(value, bool)
+        yield "condition_columns", "a list of names", lambda value: value is None or _all(value, _is_text)
 
 
 def check_can_draw(config: Mapping[str, Any]) -> None:
@@ -211,6 +261,31 @@ def check_can_draw(config: Mapping[str, Any]) -> None:
             f"stochastic needs a tokenizer with a quantizer of type 'gumbel' or 'regularized', got {kind!r}: it has "
             "no distribution to draw codes from"
         )
+
+
+def _parse_map(content: Any, source: str | Path) -> MapCodes | None:
+    """What a stored manifest says of map codes; raises `ValueError` if it is damaged."""
+    if content is None:
+        return None
+    rules = {
+        "tokenizer": ("a text", _is_text),
+        "tokenizer_fingerprint": ("a text", _is_text),
+        "num_codebooks": ("a whole number of at least 1", _is_count),
+        "codebook_size": ("a whole number in [1, 65536]", _is_codebook_size),
+        "grid": ("two whole numbers of at least 1", lambda value: value is not None and _is_grid(value)),
+    }
+    if isinstance(content, dict):
+        content = {"tokenizer": "", **content}  # which an identity does not name
+    if not isinstance(content, dict) or content.keys() != rules.keys():
+        raise ValueError(f"{source} is damaged: map must have {', '.join(rules)}, got {_shortened(content)}")
+    for name, (accepted, fits) in rules.items():
+        if not fits(content[name]):
+            raise ValueError(f"{source} is damaged: {name} of map must be {accepted}, got {_shortened(content[name])}")
+    return MapCodes(**content)
+
+
+def _is_codebook_size(value: Any) -> bool:
+    return _is_count(value) and value <= 2**16
 
 
 def _is_count(value: Any) -> bool:

@@ -6,60 +6,87 @@ Shapes: V views, K codebooks, H W pixels, h w grid.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 
 from fqgan_hf.codes.manifest import CodesManifest
 from fqgan_hf.codes.store import finish, is_written, shard_name, write_shard
+from fqgan_hf.evaluation.conditions import ImageConditions
 from fqgan_hf.evaluation.images import BadImages, LabelledImages, UnreadableImageError, check_label
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 
 
 UNLABELLED = ["unlabelled"]  # what sets of images without classes have for their names
 
-# An image -> the pixels of each of its views, (3, H, W) in [-1, 1].
-MakeViews = Callable[[Image.Image], list[torch.Tensor]]
+# An image -> the pixels of each of its views, (3, H, W) in [-1, 1]. Where images have conditions, it also takes
+# `captions=`, and maps, of which label maps give labels (H, W), int64.
+MakeViews = Callable[..., list[torch.Tensor]]
 
 
 class Views(Dataset):
-    """All views of each image in a range: `(V, 3, H, W)` in [-1, 1]."""
+    """
+    All views of each image in a range, with what else is stored of it.
 
-    def __init__(self, images: LabelledImages, indices: range, make_views: MakeViews, bad: BadImages | None = None):
+    Args:
+        images ([`LabelledImages`]): All of them.
+        indices (`range`): The images to give.
+        make_views (`Callable`): Cuts the views, those of the image and those of its map.
+        bad ([`BadImages`], *optional*): Counts unreadable images. Without it the first one raises.
+        conditions ([`ImageConditions`], *optional*): Captions and maps of `images`.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        indices: range,
+        make_views: MakeViews,
+        bad: BadImages | None = None,
+        conditions: ImageConditions | None = None,
+    ):
         self.images = images
         self.indices = indices
         self.make_views = make_views
         self.bad = bad
+        self.conditions = conditions
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> dict[str, torch.Tensor | int | str]:
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """
+        `views` `(V, 3, H, W)` in [-1, 1], `label`, `id` and `index`; `captions` and `map_views` where there are such.
+        Of an unreadable image nothing but its name, as `skipped`.
+        """
         index = self.indices[position]
         name = self.images.name(index)
         try:
-            views, label = self._read(index, name)
+            item = self._read(index, name)
         except UnreadableImageError as error:
             if self.bad is None:
                 raise
             self.bad.add(name, error)
             return {"skipped": name}
         if self.images.label_names == UNLABELLED:
-            label = 0  # some sets say -1
-        check_label(label, self.images.label_names, name)
-        return {"views": torch.stack(views), "label": label, "id": name, "index": index}
+            item["label"] = 0  # some sets say -1
+        check_label(item["label"], self.images.label_names, name)
+        return {**item, "id": name, "index": index}
 
-    def _read(self, index: int, name: str) -> tuple[list[torch.Tensor], int]:
+    def _read(self, index: int, name: str) -> dict[str, Any]:
         image, label = self.images[index]
+        captions, map_image = self.conditions.read(index, image.size) if self.conditions else ([], None)
+        options = {"captions": captions} if self.conditions else {}
         try:
-            return self.make_views(image), label
+            item = {"views": torch.stack(self.make_views(image, **options)), "label": label, "captions": captions}
+            if map_image is not None:
+                item["map_views"] = torch.stack(self.make_views(map_image, **options))
         except ValueError as error:
             raise UnreadableImageError(f"image {name!r} cannot be encoded: {error}") from error
+        return item
 
 
 def _collate(items: list[dict]) -> tuple[list[dict], list[str]]:
@@ -68,16 +95,25 @@ def _collate(items: list[dict]) -> tuple[list[dict], list[str]]:
     for item in items:
         if "skipped" not in item:
             by_size.setdefault(item["views"].shape, []).append(item)
-    return [default_collate(group) for group in by_size.values()], [i["skipped"] for i in items if "skipped" in i]
+    batches = []
+    for group in by_size.values():
+        captions = [item.pop("captions") for item in group]  # of which images have different numbers
+        batches.append({**default_collate(group), "captions": captions})
+    return batches, [item["skipped"] for item in items if "skipped" in item]
 
 
 class EncodedImage(NamedTuple):
-    """A row of a store, with its place among all images; codes are `(V, K, h, w)`."""
+    """
+    A row of a store, with its place among all images. Codes are `(V, K, h, w)`; of maps, where there are maps, they
+    have the map tokenizer's K, h and w.
+    """
 
     index: int
     id: str
     label: int
     codes: torch.Tensor
+    captions: list[str]
+    map_codes: torch.Tensor | None
 
 
 def draws_of(seed: int, index: int, view: int) -> torch.Generator:
@@ -104,7 +140,15 @@ def _encode_view(
     return model.encode(pixel_values.to(model.device), generator=draws).codes
 
 
-def _encode_batch(model: FQGANModel, batch: dict, seed: int | None) -> Iterator[EncodedImage]:
+def _encode_map(model: FQGANModel, views: torch.Tensor) -> torch.Tensor:
+    """The likeliest codes `(B, K, h, w)` of label maps `(B, H, W)`, or of pictures `(B, 3, H, W)`."""
+    views = views.to(model.device)
+    return (model.encode(views) if views.is_floating_point() else model.encode_labels(views)).codes
+
+
+def _encode_batch(
+    model: FQGANModel, map_model: FQGANModel | None, batch: dict, seed: int | None
+) -> Iterator[EncodedImage]:
     """The rows of images `(B, V, 3, H, W)`. View by view: in memory are B images, whatever the number of views."""
     indices = batch["index"].tolist()
     grids = [
@@ -112,12 +156,21 @@ def _encode_batch(model: FQGANModel, batch: dict, seed: int | None) -> Iterator[
         for view, pixel_values in enumerate(batch["views"].unbind(1))
     ]
     codes = torch.stack(grids, dim=1).cpu()
-    return map(EncodedImage, indices, batch["id"], batch["label"].tolist(), codes)
+    map_codes = [None] * len(indices)
+    if map_model is not None:
+        map_codes = torch.stack([_encode_map(map_model, view) for view in batch["map_views"].unbind(1)], dim=1).cpu()
+    return map(EncodedImage, indices, batch["id"], batch["label"].tolist(), codes, batch["captions"], map_codes)
 
 
 @torch.no_grad()
 def encode_shard(
-    model: FQGANModel, views: Views, seed: int | None, batch_size: int, num_workers: int, bar: tqdm
+    model: FQGANModel,
+    views: Views,
+    seed: int | None,
+    batch_size: int,
+    num_workers: int,
+    bar: tqdm,
+    map_model: FQGANModel | None = None,
 ) -> tuple[list[EncodedImage], list[str]]:
     """
     Encode the images of one shard.
@@ -125,17 +178,18 @@ def encode_shard(
     Args:
         model ([`FQGANModel`]): On its device, in evaluation mode.
         views ([`Views`]): Of these images.
-        seed (`int`, *optional*): Draw the codes, and from this.
+        seed (`int`, *optional*): Draw the codes, and from this; those of maps are the likeliest ones all the same.
         batch_size (`int`): Images at a time; those of a size together.
         num_workers (`int`): Processes that decode images.
         bar (`tqdm`): Counts them.
+        map_model ([`FQGANModel`], *optional*): Encodes their maps.
 
     Returns:
         Rows in the order of the images, and the ids of images that could not be read.
     """
     rows, skipped = [], []
     for batches, unread in DataLoader(views, batch_size, num_workers=num_workers, collate_fn=_collate):
-        encoded = [row for batch in batches for row in _encode_batch(model, batch, seed)]
+        encoded = [row for batch in batches for row in _encode_batch(model, map_model, batch, seed)]
         rows += sorted(encoded, key=lambda row: row.index)
         skipped += unread
         bar.update(len(encoded) + len(unread))
@@ -153,6 +207,8 @@ def fill_store(
     batch_size: int,
     num_workers: int = 0,
     bad: BadImages | None = None,
+    conditions: ImageConditions | None = None,
+    map_model: FQGANModel | None = None,
 ) -> None:
     """
     Write the shards that are missing of a store and then its manifest. All processes call it and share the work.
@@ -167,6 +223,8 @@ def fill_store(
         batch_size (`int`): Images at a time in each process.
         num_workers (`int`): Processes that decode images, for each process.
         bad ([`BadImages`], *optional*): Counts unreadable images. Without it the first one raises.
+        conditions ([`ImageConditions`], *optional*): The captions and maps that the manifest tells of.
+        map_model ([`FQGANModel`], *optional*): The map tokenizer, as `model`.
 
     Raises:
         ValueError: `folder` holds codes of another extraction, or an image cannot be read or has no class.
@@ -185,8 +243,8 @@ def fill_store(
             if is_written(path, manifest, len(indices)):
                 bar.update(len(indices))
                 continue
-            views = Views(images, indices, make_views, bad)
-            rows, skipped = encode_shard(model, views, manifest.seed, batch_size, num_workers, bar)
+            views = Views(images, indices, make_views, bad, conditions)
+            rows, skipped = encode_shard(model, views, manifest.seed, batch_size, num_workers, bar, map_model)
             write_rows(path, manifest, rows, skipped)
     state.wait_for_everyone()
     if state.is_main_process:
@@ -196,7 +254,17 @@ def fill_store(
 
 def write_rows(path: Path, manifest: CodesManifest, rows: list[EncodedImage], skipped: list[str]) -> None:
     """Write a shard from its rows: see `write_shard`."""
-    codes = [row.codes for row in rows]
+    codes: Any = [row.codes for row in rows]
     if manifest.grid is not None:
-        codes = torch.stack(codes) if codes else torch.empty(0, *manifest.shape, dtype=torch.int64)
-    write_shard(path, manifest, [row.id for row in rows], [row.label for row in rows], codes, skipped)
+        codes = _stacked(codes, manifest.shape)
+    conditions: dict[str, Any] = {}
+    if manifest.captions:
+        conditions["captions"] = [row.captions for row in rows]
+    if manifest.map is not None:
+        conditions["map_codes"] = _stacked([row.map_codes for row in rows], manifest.map_shape)
+    write_shard(path, manifest, [row.id for row in rows], [row.label for row in rows], codes, skipped, **conditions)
+
+
+def _stacked(codes: list[torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
+    """Codes `(images, *shape)`, even of no image at all."""
+    return torch.stack(codes) if codes else torch.empty(0, *shape, dtype=torch.int64)

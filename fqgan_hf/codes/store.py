@@ -6,6 +6,8 @@
 
 `codes` holds the grids of all views of one image, `(views, num_codebooks, height, width)` in this order, flattened.
 Where images keep their own size, it is a list of any length, and columns `height` and `width` (int32) give its grid.
+Where the manifest says so, rows also have `caption`, a list of texts any of which describes the image, and `map`, the
+codes of a map of it, laid out as `codes` are and of the same views.
 Which images a shard holds depends on the data alone, not on how many processes write. A shard appears complete or not
 at all, and the manifest comes last: without it the store is unfinished, and running the same command again completes
 it.
@@ -44,6 +46,9 @@ def write_shard(
     labels: Sequence[int],
     codes: torch.Tensor | Sequence[torch.Tensor],
     skipped: Sequence[str] = (),
+    *,
+    captions: Sequence[Sequence[str]] | None = None,
+    map_codes: torch.Tensor | None = None,
 ) -> None:
     """
     Write one shard; `path` appears only when it is complete.
@@ -55,8 +60,23 @@ def write_shard(
         codes (`torch.Tensor` of shape `(images, views, num_codebooks, height, width)`): In [0, codebook_size). Where
             grids differ, a list of `(views, num_codebooks, height, width)`.
         skipped (`Sequence[str]`): Ids of images that belong here and could not be read.
+        captions (`Sequence[Sequence[str]]`, *optional*): Of each image, where the manifest says that it has some.
+        map_codes (`torch.Tensor` of shape `(images, views, map.num_codebooks, height, width)`, *optional*):
+            In [0, map.codebook_size), where the manifest tells of map codes.
+
+    Raises:
+        ValueError: Something does not fit the manifest.
     """
-    columns = _fixed_columns(manifest, codes) if manifest.grid else _own_columns(manifest, codes)
+    if manifest.captions is (captions is None) or (manifest.map is None) is not (map_codes is None):
+        raise ValueError("captions and map_codes must be given where the manifest tells of them, and only there")
+    if manifest.grid:
+        columns = {"codes": _fixed_column("codes", codes, manifest.shape, manifest.codebook_size)}
+    else:
+        columns = _own_columns(manifest, codes)
+    if captions is not None:
+        columns["caption"] = pa.array([list(texts) for texts in captions], pa.list_(pa.string()))
+    if map_codes is not None:
+        columns["map"] = _fixed_column("map_codes", map_codes, manifest.map_shape, manifest.map.codebook_size)
     table = pa.table({"id": pa.array(ids, pa.string()), "label": pa.array(labels, pa.int64()), **columns})
     table = table.replace_schema_metadata(
         {EXTRACTION_KEY: manifest.identity(), SKIPPED_KEY: json.dumps(list(skipped)).encode()}
@@ -65,17 +85,15 @@ def write_shard(
         pq.write_table(table, temporary, compression="zstd")
 
 
-def _fixed_columns(manifest: CodesManifest, codes: torch.Tensor) -> dict[str, pa.Array]:
-    """The column of codes `(images, views, K, h, w)` that all have the manifest's grid."""
-    if codes.shape[1:] != manifest.shape or (
-        len(codes) and not 0 <= codes.min() <= codes.max() < manifest.codebook_size
-    ):
+def _fixed_column(name: str, codes: torch.Tensor, shape: tuple[int, ...], codebook_size: int) -> pa.Array:
+    """The column of codes `(images, *shape)` in [0, codebook_size) that all have one grid."""
+    if codes.shape[1:] != shape or (len(codes) and not 0 <= codes.min() <= codes.max() < codebook_size):
         raise ValueError(
-            f"codes must have shape (images, {', '.join(map(str, manifest.shape))}) and lie in "
-            f"[0, {manifest.codebook_size - 1}], got shape {tuple(codes.shape)} in [{codes.min()}, {codes.max()}]"
+            f"{name} must have shape (images, {', '.join(map(str, shape))}) and lie in [0, {codebook_size - 1}], "
+            f"got shape {tuple(codes.shape)}" + (f" in [{codes.min()}, {codes.max()}]" if codes.numel() else "")
         )
     values = pa.array(codes.cpu().numpy().astype(np.uint16).reshape(-1))
-    return {"codes": pa.FixedSizeListArray.from_arrays(values, int(np.prod(manifest.shape)))}
+    return pa.FixedSizeListArray.from_arrays(values, int(np.prod(shape)))
 
 
 def _own_columns(manifest: CodesManifest, codes: Sequence[torch.Tensor]) -> dict[str, pa.Array]:

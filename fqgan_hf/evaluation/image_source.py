@@ -7,6 +7,9 @@ from pathlib import Path
 from fqgan_hf.option_checks import check_at_least, check_values, option
 
 
+MAX_NUM_LABELS = 256  # of a label map, a pixel of which has 8 bits
+
+
 @dataclass(kw_only=True)
 class ImageDataArguments:
     """Where images come from; the scripts that read images share these options."""

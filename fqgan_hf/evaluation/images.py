@@ -4,8 +4,8 @@
     images = load_images(ImageDataArguments(train_data_dir="photos"))
     picture, label = images[0]
 
-They give upright RGB pictures, whatever these are stored in. How training crops and orders them is the business of
-`fqgan_hf.training.data`.
+They give upright RGB pictures, whatever these are stored in, or label maps. `fqgan_hf.evaluation.conditions` reads the
+captions and maps of images. How training crops and orders them is the business of `fqgan_hf.training.data`.
 
 Shapes: B batch, H W pixels.
 """
@@ -16,9 +16,11 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import datasets
 from datasets.data_files import DataFilesDict, DataFilesList, get_data_patterns
@@ -27,6 +29,7 @@ from PIL import Image
 
 from fqgan_hf.evaluation.data_folder import fingerprint, list_data_folder
 from fqgan_hf.evaluation.image_source import ImageDataArguments
+from fqgan_hf.evaluation.label_images import load_label_map
 from fqgan_hf.failures import first_line
 from fqgan_hf.modeling.image_processing_fqgan import load_image
 
@@ -35,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 
 _MAX_BAD_SHARE = 0.01
+
+ReadPicture = Callable[[BinaryIO], Image.Image]
 
 
 class UnreadableImageError(ValueError):
@@ -88,6 +93,29 @@ def check_bad_share(names: set[str], num_images: int) -> None:
         )
 
 
+def check_sample(images: "LabelledImages", read: Callable[[int], Any], most: int = 1000) -> None:
+    """
+    Read some images before any work, to find what does not fit: all of them, or of many those of an even spread.
+
+    Args:
+        images ([`LabelledImages`]): All of them.
+        read (`Callable`): Reads an image by its number, and whatever belongs to it.
+        most (`int`): How many to read.
+
+    Raises:
+        UnreadableImageError: One cannot be read; or where that is tolerated, `ValueError`: too many cannot.
+    """
+    number, failed = min(len(images), most), set()
+    for index in (i * len(images) // number for i in range(number)):
+        try:
+            read(index)
+        except UnreadableImageError:
+            if images.bad is None:
+                raise
+            failed.add(images.name(index))  # not counted in `bad` before they are met in earnest
+            check_bad_share(failed, len(images))
+
+
 class LabelledImages:
     """
     Upright RGB pictures by index, whatever they are stored in.
@@ -100,6 +128,7 @@ class LabelledImages:
         root (`Path`, *optional*): Image files are named by their path below this folder.
         bad (`BadImages`, *optional*): Counts unreadable images. Without it the first one raises.
         fingerprint (`str`): What other data do not have.
+        read (`Callable`): From a file to a picture: `load_image`, or `load_label_map` for label maps of mode "P".
 
     Attributes:
         label_names (`list[str]`): Name of each class.
@@ -114,8 +143,12 @@ class LabelledImages:
         root: Path | None = None,
         bad: BadImages | None = None,
         fingerprint: str = "",
+        read: ReadPicture = load_image,
     ):
-        self.rows = dataset.cast_column(image_column, datasets.Image(decode=False))
+        self.dataset = dataset
+        columns = [image_column, *([] if label_column is None else [label_column])]
+        self.rows = dataset.select_columns(columns).cast_column(image_column, datasets.Image(decode=False))
+        self._read = read
         self.image_column = image_column
         self.label_column = label_column
         self.source = source
@@ -130,7 +163,7 @@ class LabelledImages:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         row = self.rows[index]
         stored = row[self.image_column]
-        image = _decode_image(stored, self.name(index))
+        image = _decode_image(stored, self.name(index), self._read)
         return image, _label(row, self.label_column)
 
     def read(self, indices: Sequence[int], position: int) -> tuple[Image.Image, int]:
@@ -166,6 +199,7 @@ class StreamedImages:
         num_images (`int`): In one pass; the length of an epoch.
         bad (`BadImages`, *optional*): Counts unreadable images. Without it the first one raises.
         fingerprint (`str`): What other data do not have.
+        read (`Callable`): See `LabelledImages`.
 
     Attributes:
         label_names (`list[str]`): Name of each class.
@@ -180,6 +214,7 @@ class StreamedImages:
         num_images: int,
         bad: BadImages | None = None,
         fingerprint: str = "",
+        read: ReadPicture = load_image,
     ):
         self.stream = stream.cast_column(image_column, datasets.Image(decode=False))
         self.image_column = image_column
@@ -190,6 +225,7 @@ class StreamedImages:
         self.num_images = num_images
         self.bad = bad
         self.fingerprint = fingerprint
+        self._read = read
 
     def __len__(self) -> int:
         return self.num_images
@@ -199,7 +235,7 @@ class StreamedImages:
         return row[self.image_column]["path"] or row.get("__key__") or f"{self.source}/{position:08d}"
 
     def decode(self, row: dict, position: int) -> tuple[Image.Image, int]:
-        image = _decode_image(row[self.image_column], self.name(row, position))
+        image = _decode_image(row[self.image_column], self.name(row, position), self._read)
         return image, _label(row, self.label_column)
 
 
@@ -216,14 +252,14 @@ def check_label(label: int, label_names: Sequence[str], name: str) -> None:
         raise ValueError(f"image {name!r} has label {label}: is this a split without labels?")
 
 
-def _decode_image(stored: dict, name: str) -> Image.Image:
+def _decode_image(stored: dict, name: str, read: ReadPicture) -> Image.Image:
     """The picture in a cell `{"bytes", "path"}` of an image column that is not decoded."""
     try:
         content = stored["bytes"]
         if content is None:
             with xopen(stored["path"], "rb") as file:  # a path, or where in an archive or on the Hub
                 content = file.read()
-        return load_image(io.BytesIO(content))
+        return read(io.BytesIO(content))
     except (ValueError, OSError, TypeError) as error:  # TypeError: neither content nor a path
         raise UnreadableImageError(f"image {name!r} cannot be read: {error}") from error
 
@@ -233,7 +269,7 @@ def load_images(args: ImageDataArguments, split: str | None = None) -> LabelledI
     The images that the arguments name; a stream if they say so and no other split is asked for.
 
     Args:
-        args (`ImageDataArguments`): See there.
+        args (`ImageDataArguments`): See there. With `label_map_column` and `num_labels` the images are label maps.
         split (`str`, *optional*): Another split of `--dataset_name` than `--split`.
 
     Raises:
@@ -248,7 +284,7 @@ def load_images(args: ImageDataArguments, split: str | None = None) -> LabelledI
         with _reading(args):
             rows = list(dataset.take(args.max_validation_samples))
             dataset = datasets.Dataset.from_list(rows, features=dataset.features)
-    image_column = _find_image_column(dataset, args.image_column)
+    image_column, read = _images_and_reader(dataset, args)
     label_column = _find_label_column(dataset, args.label_column)
     if label_column is not None and not isinstance(dataset.features[label_column], datasets.ClassLabel):
         with _reading(args):
@@ -258,7 +294,7 @@ def load_images(args: ImageDataArguments, split: str | None = None) -> LabelledI
     if len(dataset) == 0:
         raise ValueError(f"the data must hold at least one image, got none in {source.name}")
     bad = _bad_images(args, len(dataset), split) if args.skip_bad_images else None
-    return LabelledImages(dataset, image_column, label_column, source.name, source.root, bad, source.fingerprint)
+    return LabelledImages(dataset, image_column, label_column, source.name, source.root, bad, source.fingerprint, read)
 
 
 def _stream_images(args: ImageDataArguments, source: "_Source") -> StreamedImages:
@@ -270,9 +306,10 @@ def _stream_images(args: ImageDataArguments, source: "_Source") -> StreamedImage
     num_images = args.streaming_samples or (known_split.num_examples if known_split is not None else None)
     if not num_images:
         raise ValueError(f"streaming_samples must be given: {source.name} does not say how many images it holds")
-    columns = _find_image_column(stream, args.image_column), _find_label_column(stream, args.label_column)
+    image_column, read = _images_and_reader(stream, args)
+    label_column = _find_label_column(stream, args.label_column)
     bad = _bad_images(args, num_images) if args.skip_bad_images else None
-    return StreamedImages(stream, *columns, source.name, num_images, bad, source.fingerprint)
+    return StreamedImages(stream, image_column, label_column, source.name, num_images, bad, source.fingerprint, read)
 
 
 def _bad_images(args: ImageDataArguments, num_images: int, split: str | None = None) -> BadImages:
@@ -368,11 +405,25 @@ def _files_of_dataset(folder: str) -> DataFilesDict:
         raise ValueError(f"dataset_name {folder!r} holds no data files") from error
 
 
-def _find_image_column(dataset: datasets.Dataset | datasets.IterableDataset, name: str | None) -> str:
+def _images_and_reader(
+    dataset: datasets.Dataset | datasets.IterableDataset, args: ImageDataArguments
+) -> tuple[str, ReadPicture]:
+    """The column of the images that the arguments name, and how one is read from its file."""
+    label_map_column = getattr(args, "label_map_column", None)
+    if label_map_column is None:
+        return find_image_column(dataset, args.image_column), load_image
+    column = find_image_column(dataset, label_map_column, "label_map_column")
+    return column, partial(load_label_map, num_labels=args.num_labels)
+
+
+def find_image_column(
+    dataset: datasets.Dataset | datasets.IterableDataset, name: str | None, option: str = "image_column"
+) -> str:
+    """The column `name`, or without a name the only image column; raises `ValueError` if there is no such column."""
     columns = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     if name in columns or (name is None and len(columns) == 1):
         return name or columns[0]
-    raise ValueError(f"image_column must be one of the image columns {columns}, got {name!r}")
+    raise ValueError(f"{option} must be one of the image columns {columns}, got {name!r}")
 
 
 def _find_label_column(dataset: datasets.Dataset | datasets.IterableDataset, name: str | None) -> str | None:

@@ -58,12 +58,20 @@ class FQGANPipeline(DiffusionPipeline):
     Args:
         vqmodel ([`FQGANModel`]): The tokenizer.
         image_processor ([`FQGANImageProcessor`]): Turns images of any kind into its pixels, and back.
+
+    Raises:
+        ValueError: The tokenizer is one of label maps.
     """
 
     model_cpu_offload_seq = "vqmodel"
 
     def __init__(self, vqmodel: FQGANModel, image_processor: FQGANImageProcessor):
         super().__init__()
+        if getattr(getattr(vqmodel, "config", None), "num_labels", None) is not None:
+            raise ValueError(
+                f"vqmodel must be a tokenizer of pictures, got one of label maps of {vqmodel.config.num_labels} labels: "
+                "its encode_labels and decode_labels take and give label maps"
+            )
         self.register_modules(vqmodel=vqmodel, image_processor=image_processor)
 
     @torch.no_grad()

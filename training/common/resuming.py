@@ -44,7 +44,7 @@ ON_RESUME: dict[str, OnResume] = {
         "gradient_checkpointing compile skip_bad_images center_crop max_resize_ratio random_flip "
         "reconstruction_loss reconstruction_weight codebook_weight commitment_weight entropy_weight "
         "disentanglement_weight prior_weight prior perceptual_weight perceptual_model perceptual_layers "
-        "contrastive_weight pcl_weight pcl_temperature pcl_num_patches "
+        "contrastive_weight pcl_weight pcl_temperature pcl_num_patches auxiliary_weight "
         # The temperatures of a step follow from the step, the number of steps and these.
         "gumbel_temperature gumbel_temperature_end softmax_temperature softmax_temperature_end temperature_schedule "
         "disc_start disc_adaptive_weight disc_loss "
@@ -52,14 +52,17 @@ ON_RESUME: dict[str, OnResume] = {
     ),
     **_named(
         OnResume.MUST_STAY,
-        "seed resolution split image_column label_column max_train_samples validation_fraction "
-        "streaming streaming_samples streaming_buffer_size use_ema mixed_precision teachers "
+        "seed resolution split image_column label_column label_map_column num_labels max_train_samples "
+        "validation_fraction streaming streaming_samples streaming_buffer_size use_ema mixed_precision teachers "
         "disc_type disc_channels disc_num_layers disc_norm on_the_fly crop",
     ),
     **_named(OnResume.ON_OR_OFF, "representation_weight disc_weight lecam_weight"),
     **_named(
         OnResume.BY_CONTENT,
         "train_data_dir dataset_name dataset_config_name codes_dir tokenizer head "
+        # Fields of the model's configuration, fingerprints within it, and that of a frozen text encoder.
+        "conditions text_encoder train_text_encoder num_text_tokens map_tokenizer "
+        "time_conditioning num_train_timesteps transition gamma_cum_end "
         "model_config_name_or_path pretrained_model_name_or_path",
     ),
     **_named(

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 
 from fqgan_hf.codes.crops import center_crop, to_pixel_values
 from fqgan_hf.evaluation.images import LabelledImages, check_label
-from fqgan_hf.training.data.crops import CROPS, draw_view, random_crop
+from fqgan_hf.training.data.crops import CROPS, draw_view, random_crop, to_tensor
 
 
 def split_indices(num_samples: int, validation_fraction: float, seed: int) -> tuple[list[int], list[int]]:
@@ -58,10 +58,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 class AugmentedImages(Dataset):
     """
-    Training crops, keyed by the (epoch, index) pairs of `EpochSampler`.
+    Training crops, keyed by the (epoch, index) pairs of `EpochSampler`: `pixel_values` `(3, H, W)` in [-1, 1], or
+    labels `(H, W)` of label maps.
 
     Args:
-        images (`LabelledImages`): All the pictures.
+        images (`LabelledImages`): All the pictures, or label maps.
         indices (`Sequence[int]`): Those to train on.
         resolution (`int`): Side of the crops.
         seed (`int`): The run's.
@@ -104,7 +105,29 @@ class AugmentedImages(Dataset):
             image = random_crop(image, self.resolution, self.max_resize_ratio, rng)
         if self.random_flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return {"pixel_values": to_pixel_values(image), "label": label, "index": index[-1]}
+        return {"pixel_values": to_tensor(image), "label": label, "index": index[-1]}
+
+
+class CenterCrops(Dataset):
+    """
+    The middle of each image, keyed by position and of the form of `AugmentedImages`: label maps to validate on.
+
+    Args:
+        images (`LabelledImages`), indices (`Sequence[int]`), resolution (`int`): See `AugmentedImages`.
+    """
+
+    def __init__(self, images: LabelledImages, indices: Sequence[int], resolution: int):
+        self.images = images
+        self.indices = indices
+        self.resolution = resolution
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor | int]:
+        image, label = self.images.read(self.indices, position)
+        pixel_values = to_tensor(center_crop(image, self.resolution))
+        return {"pixel_values": pixel_values, "label": label, "index": self.indices[position]}
 
 
 class ImageViews(Dataset):
@@ -114,7 +137,7 @@ class ImageViews(Dataset):
     Args:
         images (`LabelledImages`): All the pictures.
         indices (`Sequence[int]`): Those to use.
-        crop (`str`): `"plain"`, `"flip"` or `"ten-crop"`.
+        crop (`str`): One of `CROPS`.
         resolution (`int`): Side of the crops.
         seed (`int`, *optional*):
             Items are keyed by the (epoch, position) pairs of `EpochSampler`, and this seed, the epoch and the index

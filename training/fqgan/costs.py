@@ -57,7 +57,7 @@ def flops_per_image(networks: TokenizerNetworks, resolution: int) -> tuple[float
     what their gradients need. Optimizers, operations other than matrix products and convolutions, and what
     --gradient_checkpointing computes a second time are left out.
     """
-    image = torch.empty(1, 3, resolution, resolution)
+    image = torch.empty(1, networks.model.config.in_channels, resolution, resolution)
     before = 3 * forward_flops(networks.model, image, return_losses=True)
     if networks.perceptual is not None:
         # The distance is two passes, and the gradient to the reconstruction is about as much as one of them.
@@ -105,6 +105,7 @@ def describe_run(
     matrices = MATRICES_KEPT["nearest" if config.quantizer_type == "nearest" else "sampled"]
     kept = 4 * matrices * config.num_codebooks * positions * config.codebook_size
 
+    what = "pixels" if config.num_labels is None else f"pixels of {config.num_labels} labels"
     codebooks = "1 codebook" if config.num_codebooks == 1 else f"{config.num_codebooks} codebooks"
     per_image = f"{readable(before, 'FLOP')} per image"
     if after > before:
@@ -113,7 +114,7 @@ def describe_run(
         {
             "run": args.config or "no preset",
             "tokenizer": f"{codebooks} of {config.codebook_size} x {config.codebook_dim}, "
-            f"f = {model.downsample_factor}: {resolution}x{resolution} pixels -> "
+            f"f = {model.downsample_factor}: {resolution}x{resolution} {what} -> "
             f"{config.num_codebooks} x {height}x{width} codes",
             "trained": f"{_listed(trained)} parameters",
             "frozen": f"{_listed(frozen)} parameters" if any(frozen.values()) else "nothing",

@@ -13,7 +13,7 @@ from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
 
 from fqgan_hf.evaluation.image_batches import ProcessedImages
-from fqgan_hf.evaluation.images import load_images
+from fqgan_hf.evaluation.images import LabelledImages, check_sample, load_images
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pretrained import build_from_config, load_pretrained
@@ -33,10 +33,12 @@ from fqgan_hf.training.common.loop import (
 from fqgan_hf.training.common.metric_log import MetricLog
 from fqgan_hf.training.common.model_config import check_config_keys
 from fqgan_hf.training.common.publishing import save_model
-from fqgan_hf.training.data.datasets import AugmentedImages, split_indices
+from fqgan_hf.training.data.datasets import AugmentedImages, CenterCrops, split_indices
 from fqgan_hf.training.fqgan.adversary import Adversary, build_discriminator
 from fqgan_hf.training.fqgan.codebook_monitor import CodebookMonitor, revive_codes
 from fqgan_hf.training.fqgan.costs import TokenizerNetworks, describe_run, flops_per_image
+from fqgan_hf.training.fqgan.label_map_options import check_num_labels
+from fqgan_hf.training.fqgan.label_maps import network_input, validate_label_maps
 from fqgan_hf.training.fqgan.loss_terms import loss_weights, needs_perceptual, remedies
 from fqgan_hf.training.fqgan.losses import representation_losses, tokenizer_loss
 from fqgan_hf.training.fqgan.perceptual import load_perceptual, perceptual_losses
@@ -56,7 +58,7 @@ def build_model(args: "TrainFQGANArguments", teachers: Sequence[Teacher | None])
     The tokenizer that the options name, pretrained or new, with a feature head for each teacher.
 
     Raises:
-        ValueError: Its configuration does not fit the teachers or RGB images, or no model can be built from it.
+        ValueError: Its configuration does not fit the teachers or the images, or no model can be built from it.
     """
     if args.pretrained_model_name_or_path is not None:
         model = load_pretrained(FQGANModel, args.pretrained_model_name_or_path, "pretrained_model_name_or_path")
@@ -69,8 +71,11 @@ def build_model(args: "TrainFQGANArguments", teachers: Sequence[Teacher | None])
             config["sample_size"] = args.resolution
         default = inspect.signature(FQGANModel.__init__).parameters["num_codebooks"].default
         config = add_feature_dims(config, teachers, config.get("num_codebooks", default))
+        if config.get("num_labels") is None:
+            config["num_labels"] = args.num_labels
         model = build_from_config(lambda: FQGANModel.from_config(config))
-    if model.config.in_channels != 3 or model.config.out_channels != 3:
+    check_num_labels(args.num_labels, model.config.num_labels)
+    if args.num_labels is None and (model.config.in_channels != 3 or model.config.out_channels != 3):
         raise ValueError(
             f"in_channels and out_channels must be 3, got {model.config.in_channels} and {model.config.out_channels}"
         )
@@ -92,11 +97,14 @@ def train_tokenizer(accelerator: Accelerator, args: "TrainFQGANArguments", resum
     resolution = args.resolution or model.config.sample_size
     model.grid_size(resolution, resolution)  # raises for a resolution that the tokenizer cannot encode
     discriminator = build_discriminator(args, resolution) if args.disc_weight > 0 else None
-    processor = FQGANImageProcessor(size=resolution, multiple_of=model.downsample_factor)
+    is_map = args.label_map_column is not None
+    processor = None if is_map else FQGANImageProcessor(size=resolution, multiple_of=model.downsample_factor)
 
     with accelerator.main_process_first():
         images = load_images(args)
         held_out_images = load_images(args, args.validation_split) if args.validation_split else images
+    if is_map and isinstance(images, LabelledImages):
+        check_sample(images, images.__getitem__)
     indices, held_out = split_indices(len(images), args.validation_fraction, args.seed)
     if args.validation_split:
         held_out = list(range(len(held_out_images)))
@@ -106,7 +114,11 @@ def train_tokenizer(accelerator: Accelerator, args: "TrainFQGANArguments", resum
         images, indices, resolution, args.seed, args.max_resize_ratio, args.center_crop, args.random_flip
     )
     dataloader = build_dataloader(dataset, plan, args, args.dataloader_num_workers)
-    held_out = ProcessedImages(held_out_images, held_out[: args.max_validation_samples], processor)
+    held_out = held_out[: args.max_validation_samples]
+    if is_map:
+        held_out, measure = CenterCrops(held_out_images, held_out, resolution), validate_label_maps
+    else:
+        held_out, measure = ProcessedImages(held_out_images, held_out, processor), validate
     held_out_loader = DataLoader(held_out, args.train_batch_size, num_workers=args.dataloader_num_workers)
     networks = TokenizerNetworks(model, discriminator, perceptual, teachers)
     flops = flops_per_image(networks, resolution)
@@ -147,10 +159,11 @@ def train_tokenizer(accelerator: Accelerator, args: "TrainFQGANArguments", resum
         adversarial = adversary is not None and step >= args.disc_start
         if samples_codes:
             bare_model.quantizer.set_temperatures(*temperatures(args, step, plan.max_train_steps))
-        pixel_values = batch["pixel_values"]
+        target = batch["pixel_values"]
+        pixel_values = network_input(target, args.num_labels)
         with accelerator.accumulate(*trained):
             output = model(pixel_values, return_losses=True)
-            loss, scalars = tokenizer_loss(pixel_values, output, weights, args.reconstruction_loss)
+            loss, scalars = tokenizer_loss(target, output, weights, args.reconstruction_loss)
             with accelerator.autocast():
                 perceived = perceptual and perceptual_losses(
                     perceptual, pixel_values, output.sample, output.sampling_distance, args
@@ -199,7 +212,7 @@ def train_tokenizer(accelerator: Accelerator, args: "TrainFQGANArguments", resum
         if len(held_out) and (step % args.validation_steps == 0 or last):
             with ema_weights(ema, bare_model):
                 pictures = Path(args.output_dir, "validation")
-                log.write(step, validate(accelerator, bare_model, held_out_loader, pictures, step))
+                log.write(step, measure(accelerator, bare_model, held_out_loader, pictures, step))
         if step % args.checkpointing_steps == 0:
             monitor.synchronize(accelerator)
             save_checkpoint(accelerator, args.output_dir, step, state, ema, args.checkpoints_total_limit)

@@ -17,23 +17,26 @@ from fqgan_hf.modeling.modeling_fqgan import FQGANOutput
 
 Scalars = dict[str, torch.Tensor]
 
-RECONSTRUCTION_LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss}
+# Of pixels and pictures; of logits and label maps.
+RECONSTRUCTION_LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss, "cross-entropy": F.cross_entropy}
 
 
 def tokenizer_loss(
-    pixel_values: torch.Tensor,
+    target: torch.Tensor,
     output: FQGANOutput,
     weights: Mapping[str, float],
-    reconstruction: Literal["l2", "l1"] = "l2",
+    reconstruction: Literal["l2", "l1", "cross-entropy"] = "l2",
 ) -> tuple[torch.Tensor, Scalars]:
     """
     Weighted sum of the reconstruction error and the quantizer's terms, each summed over the codebooks.
 
     Args:
-        pixel_values (`torch.Tensor` of shape `(batch, 3, height, width)`): The images, in [-1, 1].
+        target (`torch.Tensor` of shape `(batch, 3, height, width)`):
+            The images, in [-1, 1]; for `"cross-entropy"` label maps `(batch, height, width)`, int64.
         output (`FQGANOutput`): Of the model, with `return_losses=True`.
         weights (`Mapping[str, float]`): By the term's name, see `loss_weights`; a weight of 0 drops the term.
-        reconstruction (`str`): `"l2"` or `"l1"`, mean over pixels and channels.
+        reconstruction (`str`):
+            `"l2"` or `"l1"`, mean over pixels and channels; `"cross-entropy"`, mean over pixels, in nats.
 
     Returns:
         `tuple`: the loss, a scalar; and its terms *before* weighting under the names `loss/reconstruction`, and for
@@ -42,7 +45,8 @@ def tokenizer_loss(
     Raises:
         ValueError: The quantizer gives a term that has no weight.
     """
-    error = RECONSTRUCTION_LOSSES[reconstruction](output.sample.float(), pixel_values.float())
+    target = target.float() if target.is_floating_point() else target
+    error = RECONSTRUCTION_LOSSES[reconstruction](output.sample.float(), target)
     loss = weights["reconstruction"] * error
     scalars = {"loss/reconstruction": error.detach()}
     for name in (field.name for field in fields(output.losses)):

@@ -1,10 +1,12 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """How well a tokenizer reconstructs images that it was not trained on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from fqgan_hf.evaluation.codebooks import CodebookUsage
@@ -47,14 +49,25 @@ def validate(
             shown = (images[:8], reconstructions[:8]) if shown is None else shown
     if accelerator.is_main_process:
         rows = [FQGANImageProcessor().postprocess(images.float().cpu()) for images in shown]
-        picture = image_grid(rows, row_captions=["original", "reconstruction"])
-        with atomic_path(folder / f"step-{step:08d}.png") as temporary:
-            picture.save(temporary)
-    metrics = {
+        save_pictures(rows, folder, step)
+    return {
         "validation/psnr": torch.cat(ratios).mean().item(),
         "validation/l1": torch.cat(errors).mean().item(),
+        **usage_figures(usage),
     }
-    for k in range(model.config.num_codebooks):
-        metrics[f"validation/usage/{k}"] = usage.usage[k].item()
-        metrics[f"validation/perplexity/{k}"] = usage.perplexity[k].item()
-    return metrics
+
+
+def save_pictures(rows: Sequence[Sequence[Image.Image]], folder: Path, step: int) -> None:
+    """Write a row of pictures and one of their reconstructions to `step-{step}.png`."""
+    picture = image_grid(rows, row_captions=["original", "reconstruction"])
+    with atomic_path(folder / f"step-{step:08d}.png") as temporary:
+        picture.save(temporary)
+
+
+def usage_figures(usage: CodebookUsage) -> dict[str, float]:
+    """`validation/usage/{k}` and `validation/perplexity/{k}` of each codebook."""
+    figures = {}
+    for k in range(usage.num_codebooks):
+        figures[f"validation/usage/{k}"] = usage.usage[k].item()
+        figures[f"validation/perplexity/{k}"] = usage.perplexity[k].item()
+    return figures

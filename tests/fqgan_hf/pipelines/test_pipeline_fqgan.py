@@ -187,3 +187,8 @@ def test_pictures_are_captioned_after_what_the_codebooks_were_trained_for(pipe):
     taught = make_pipeline(feature_dims=(None, 16), feature_num_layers=1, feature_num_heads=2)
     (result,) = taught.reconstruct(make_image())
     assert result.captions == ["original", "both codebooks", "visual only", "semantic only"]
+
+
+def test_a_tokenizer_of_label_maps_is_refused():
+    with pytest.raises(ValueError, match="got one of label maps of 5 labels: its encode_labels and decode_labels"):
+        make_pipeline(num_labels=5)

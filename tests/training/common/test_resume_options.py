@@ -105,12 +105,14 @@ OTHER = {
     "streaming_buffer_size": 5, "use_ema": True, "teachers": "a/b", "disc_type": "stylegan", "disc_channels": 16,
     "disc_num_layers": 1, "disc_norm": "group",
 }  # fmt: skip
+# Those of label maps, which a run on pictures cannot have: see fqgan/test_label_maps.py.
+OF_LABEL_MAPS = {"label_map_column", "num_labels"}
 
 
 def test_what_must_stay_is_refused_by_name(resumed):
     ours = {option.name for option in fields(TrainFQGANArguments)}
     must_stay = {name for name, meaning in ON_RESUME.items() if meaning is OnResume.MUST_STAY and name in ours}
-    assert must_stay == {*OTHER, "mixed_precision"}
+    assert must_stay == {*OTHER, *OF_LABEL_MAPS, "mixed_precision"}
     for name, value in OTHER.items():
         changes = {name: value, "streaming": True} if name == "streaming_samples" else {name: value}
         with pytest.raises(

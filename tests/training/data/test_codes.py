@@ -49,7 +49,7 @@ def test_round_trip_in_16_bits(store, manifest, tmp_path, cache_dir):
         expected = store[i, 0].permute(1, 2, 0).reshape(10, 3)
         assert item["codes"].dtype == torch.int64 and torch.equal(item["codes"], expected)
         assert item["class_labels"] == i % 4 % 2 and item["index"] == i
-    for block in sequences.blocks:
+    for block in sequences.codes.blocks:
         assert block.dtype == np.uint16 and not block.flags.owndata, "mapped, not copied"
 
 
