@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Factorized visual tokenizers (FQGAN) and autoregressive image generation (FAR) on diffusers and transformers."""
+"""Factorized visual tokenizers (FQGAN) and generators of their codes, autoregressive (FAR) or by diffusion."""
 
 import importlib
 from pathlib import Path
@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     **{kind.class_name: kind.module for kind in KINDS},
     "CardInfo": "fqgan_hf.hub.cards",
+    "CodeDiffusionConfig": "fqgan_hf.modeling.configuration_code_diffusion",
     "FARConfig": "fqgan_hf.modeling.configuration_far",
     "SamplingSettings": "fqgan_hf.modeling.code_sampling",
     "collect_facts": "fqgan_hf.hub.facts",
@@ -27,6 +28,7 @@ _MODULE_OF = {
     "generate_images": "fqgan_hf.pipelines.inference",
     "load_metric": "fqgan_hf.evaluation.modules",
     "load_pipeline": "fqgan_hf.pipelines.inference",
+    "load_text_encoder": "fqgan_hf.pipelines.prompts",
     "load_tokenizer": "fqgan_hf.pipelines.inference",
     "optimize": "fqgan_hf.kernels.optimization",
     "push_to_hub": "fqgan_hf.hub.export",
@@ -45,13 +47,18 @@ if TYPE_CHECKING:  # the same table for programs that read the source
     from fqgan_hf.hub.facts import collect_facts
     from fqgan_hf.kernels.optimization import optimize
     from fqgan_hf.modeling.code_sampling import SamplingSettings
+    from fqgan_hf.modeling.configuration_code_diffusion import CodeDiffusionConfig
     from fqgan_hf.modeling.configuration_far import FARConfig
     from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
+    from fqgan_hf.modeling.modeling_code_diffusion import CodeDiffusionTransformer
     from fqgan_hf.modeling.modeling_far import FARForImageGeneration
     from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+    from fqgan_hf.modeling.scheduling_code_diffusion import CodeDiffusionScheduler
     from fqgan_hf.pipelines.inference import generate_images, load_pipeline, load_tokenizer
+    from fqgan_hf.pipelines.pipeline_code_diffusion import CodeDiffusionPipeline
     from fqgan_hf.pipelines.pipeline_far import FARPipeline
     from fqgan_hf.pipelines.pipeline_fqgan import FQGANPipeline
+    from fqgan_hf.pipelines.prompts import load_text_encoder
     from fqgan_hf.pipelines.sample import sample_to_folder
 
 

@@ -59,7 +59,7 @@ seed_int = number(int, 0, MAX_SEED)
 def add_generator_argument(parser: argparse.ArgumentParser) -> None:
     """`--model`, for commands that generate."""
     parser.add_argument(
-        "--model", default=DEMO_PIPELINE, help="FARPipeline: a folder or a Hub id; default: %(default)s"
+        "--model", default=DEMO_PIPELINE, help="pipeline of a generator: a folder or a Hub id; default: %(default)s"
     )
 
 
@@ -80,10 +80,11 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that `sampling_settings` reads."""
     sampling = parser.add_argument_group("sampling", "one value, or one per codebook (visual first)")
-    scale, temperature = number(float, 0), number(float, 0, above=True)
+    temperature = number(float, 0, above=True)
     sampling.add_argument(
-        "--guidance_scale", nargs="+", type=scale, default=[2.0], metavar="S", help="default: 2.0; 1: off"
-    )
+        "--guidance_scale", nargs="+", type=_guidance_scale, default=[2.0], metavar="S",
+        help="default: 2.0; 1: off; of several conditions each may have its own: text=4 map=1.5",
+    )  # fmt: skip
     sampling.add_argument(
         "--temperature", nargs="+", type=temperature, default=[1.0], metavar="T", help="default: 1.0"
     )
@@ -103,12 +104,26 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--greedy", action="store_true", help="take the likeliest code everywhere: no randomness")
 
 
+def _guidance_scale(text: str) -> float | tuple[str, float]:
+    """A scale, or "condition=scale" as a pair."""
+    name, is_named, value = text.rpartition("=")
+    scale = number(float, 0)(value)
+    return (name.strip(), scale) if is_named else scale
+
+
+_guidance_scale.__name__ = "float"  # argparse: "invalid float value"
+
+
 def sampling_settings(arguments: argparse.Namespace) -> "SamplingSettings":
     """The settings that the options of `add_sampling_arguments` ask for. It imports torch."""
     from fqgan_hf.modeling.code_sampling import SamplingSettings
 
+    scales = arguments.guidance_scale
+    is_named = [isinstance(scale, tuple) for scale in scales]
+    if any(is_named) and not (all(is_named) and len(dict(scales)) == len(scales)):
+        raise ValueError("--guidance_scale must be numbers, or CONDITION=NUMBER once for each condition")
     return SamplingSettings(
-        guidance_scale=_single_or_list(arguments.guidance_scale),
+        guidance_scale=dict(scales) if any(is_named) else _single_or_list(scales),
         temperature=_single_or_list(arguments.temperature),
         top_k=_single_or_list(arguments.top_k),
         top_p=_single_or_list(arguments.top_p),

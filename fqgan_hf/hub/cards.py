@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fqgan_hf.evaluation_results import described_protocol, load_result, titled_figures
-from fqgan_hf.hub.facts import quantizer_facts
-from fqgan_hf.hub.kinds import kind_of
+from fqgan_hf.hub.facts import condition_facts, quantizer_facts
+from fqgan_hf.hub.kinds import ModelKind, kind_of
 
 
 @dataclass
@@ -73,7 +73,7 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
     The model card of `obj` as it would be published, front matter included.
 
     Args:
-        obj (`FQGANModel`, `FARForImageGeneration`, `FARPipeline` or `FQGANPipeline`): What is published.
+        obj: A model or a pipeline of ours that has a card; see [`~fqgan_hf.hub.kinds`].
         repo_id (`str`): Name that the card's examples load.
         info (`CardInfo`, *optional*): What the object itself doesn't tell.
 
@@ -91,15 +91,9 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
     kind = kind_of(obj)
     info = info or CardInfo()
     title = info.title or repo_id.split("/")[-1]
-    task = "unconditional-image-generation" if kind.generates else "image-to-image"
     is_transformers = kind.model_type is not None
-    tags = ["fqgan", "image-tokenizer", "vector-quantization"]
-    if kind.generates:
-        tags = ["fqgan", "far", "class-conditional"]
-    models = {part_kind.role: part for _, part_kind, part in kind.parts(obj) if part_kind.role in _FACTS}
-    facts = {role: _FACTS[role](model) for role, model in models.items()}
-    if facts.get("tokenizer", {}).get("quantizer_type") == "regularized":
-        tags.append("reg-vq")
+    facts = _facts_of(kind, obj)
+    task, tags = _task_and_tags(kind, facts)
     data = ModelCardData(
         license=info.license,
         # The Hub's ready-made snippets for "diffusers" don't import this package and would fail: name it instead.
@@ -140,6 +134,39 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
     )
 
 
+# By what a generator is given: the Hub's task, a tag, how the card calls it, and what its examples pass.
+CONDITIONS = {
+    "class": ("unconditional-image-generation", "class-conditional", "a class", "class_labels=[0]"),
+    "text": ("text-to-image", "text-to-image", "a prompt", 'prompt="a red apple"'),
+    "map": ("image-to-image", "map-to-image", "a map", 'map_image=Image.open("map.png")'),
+}
+
+
+def _facts_of(kind: ModelKind, obj: Any) -> dict[str, dict[str, Any]]:
+    """What templates read: `tokenizer`, `generator` and `map_tokenizer`, as far as the object has them."""
+    names = {"": kind.role, "vqmodel": "tokenizer", "transformer": "generator", "map_vqmodel": "map_tokenizer"}
+    return {
+        names[name]: _FACTS[part_kind.role](part)
+        for name, part_kind, part in kind.parts(obj)
+        if part_kind.role in _FACTS
+    }
+
+
+def _task_and_tags(kind: ModelKind, facts: dict[str, dict[str, Any]]) -> tuple[str, list[str]]:
+    """The Hub's name of what a model does, and our tags."""
+    if "generator" not in facts:
+        task, tags = "image-to-image", ["fqgan", "image-tokenizer", "vector-quantization"]
+    else:
+        generator = facts["generator"]
+        given = [CONDITIONS[name] for name in ("text", "map", "class") if name in generator["conditions"]]
+        task = given[0][0]
+        method = ["far"] if generator["model_type"] == "far" else ["code-diffusion", "discrete-diffusion"]
+        tags = ["fqgan", *method, *(tag for _, tag, _, _ in given)]
+    if facts.get("tokenizer", {}).get("quantizer_type") == "regularized":
+        tags.append("reg-vq")
+    return task, tags
+
+
 def _slug(name: str) -> str:
     """A name as the front matter's types are spelled: "rFID (50k)" is "rfid_50k"."""
     return re.sub(r"\W+", "_", name).strip("_").lower()
@@ -154,6 +181,7 @@ def _tokenizer_facts(model: Any) -> dict[str, Any]:
         "codebook_size": config.codebook_size,
         "codebook_dim": config.codebook_dim,
         **quantizer_facts(config),
+        "num_labels": config.num_labels,
         "sample_size": config.sample_size,
         "downsample_factor": model.downsample_factor,
         "grid": model.grid_size(config.sample_size, config.sample_size),
@@ -166,10 +194,21 @@ def _generator_facts(model: Any) -> dict[str, Any]:
     """What `_generator.md` shows."""
     config = model.config
     names = (
-        "num_codebooks", "codebook_size", "num_classes", "grid_height", "grid_width", "hidden_size",
+        "model_type", "num_codebooks", "codebook_size", "grid_height", "grid_width", "hidden_size",
         "num_hidden_layers", "num_attention_heads", "head_type", "num_head_layers", "tokenizer_fingerprint",
+        "text_vocab_size", "text_hidden_size", "map_grid_height", "map_grid_width",
     )  # fmt: skip
-    return {"parameters": model.num_parameters(), **{name: getattr(config, name) for name in names}}
+    given = [CONDITIONS[name] for name in config.conditions]
+    return {
+        "class_name": type(model).__name__,
+        "parameters": model.num_parameters(),
+        **{name: getattr(config, name) for name in names},
+        **condition_facts(config.to_dict()),
+        "given": " and ".join(words for _, _, words, _ in given),
+        "arguments": ", ".join(argument for _, _, _, argument in given),
+        "num_train_timesteps": getattr(config, "num_train_timesteps", None),
+        "time_conditioning": getattr(config, "time_conditioning", None),
+    }
 
 
 _FACTS = {"tokenizer": _tokenizer_facts, "generator": _generator_facts}

@@ -28,7 +28,7 @@ class ConfigField:
 
 def config_fields(class_name: str) -> dict[str, ConfigField]:
     """
-    The fields of a model's configuration by name; those of the libraries' base classes are left out.
+    The fields of a model's configuration by name, those of our base classes first; the libraries' are left out.
 
     Args:
         class_name (`str`): Of the model, such as "FQGANModel".
@@ -36,19 +36,46 @@ def config_fields(class_name: str) -> dict[str, ConfigField]:
     import fqgan_hf.modeling
 
     kind = kind_named(class_name)
-
+    folder = Path(fqgan_hf.modeling.__file__).parent
     # A transformers model is configured by the body of its configuration's class, a diffusers model by `__init__`.
     file, _, owner = (kind.config_class or f"{kind.code_name}.{class_name}").partition(".")
-    source = (Path(fqgan_hf.modeling.__file__).parent / f"{file}.py").read_text(encoding="utf-8")
-    body = next(node.body for node in ast.parse(source).body if getattr(node, "name", None) == owner)
-    if kind.config_class:
-        found = {node.target.id: (node.annotation, node.value) for node in body if isinstance(node, ast.AnnAssign)}
-    else:
-        init = next(node.args for node in body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
-        defaults = [None] * (len(init.args) - len(init.defaults)) + init.defaults
-        pairs = [*zip(init.args, defaults, strict=True), *zip(init.kwonlyargs, init.kw_defaults, strict=True)]
-        found = {argument.arg: (argument.annotation, default) for argument, default in pairs if argument.annotation}
+    found = _annotated_fields(folder, file, owner) if kind.config_class else _arguments(folder, file, owner)
     return {name: ConfigField(annotation, _constant(default)) for name, (annotation, default) in found.items()}
+
+
+def _annotated_fields(folder: Path, file: str, owner: str) -> dict[str, tuple[ast.expr, ast.expr | None]]:
+    """Annotation and default of the fields of a class and of those that it inherits from within the folder."""
+    module = _parsed(folder, file)
+    places = {alias.name: node.module for node in module.body if _is_ours(node) for alias in node.names}
+    places |= {node.name: file for node in module.body if isinstance(node, ast.ClassDef)}
+    found, definition = {}, _class_named(owner, module)
+    for base in map(ast.unparse, definition.bases):
+        if base in places:
+            found |= _annotated_fields(folder, places[base], base)
+    own = [node for node in definition.body if isinstance(node, ast.AnnAssign)]
+    return found | {node.target.id: (node.annotation, node.value) for node in own}
+
+
+def _arguments(folder: Path, file: str, owner: str) -> dict[str, tuple[ast.expr, ast.expr | None]]:
+    """Annotation and default of the arguments of a class's `__init__`."""
+    body = _class_named(owner, _parsed(folder, file)).body
+    init = next(node.args for node in body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    defaults = [None] * (len(init.args) - len(init.defaults)) + init.defaults
+    pairs = [*zip(init.args, defaults, strict=True), *zip(init.kwonlyargs, init.kw_defaults, strict=True)]
+    return {argument.arg: (argument.annotation, default) for argument, default in pairs if argument.annotation}
+
+
+def _parsed(folder: Path, file: str) -> ast.Module:
+    return ast.parse((folder / f"{file}.py").read_text(encoding="utf-8"))
+
+
+def _class_named(name: str, module: ast.Module) -> ast.ClassDef:
+    return next(node for node in module.body if isinstance(node, ast.ClassDef) and node.name == name)
+
+
+def _is_ours(node: ast.stmt) -> bool:
+    """Whether it is an import from another file of `modeling/`."""
+    return isinstance(node, ast.ImportFrom) and node.level == 1
 
 
 def _constant(node: ast.expr | None) -> Any:

@@ -9,7 +9,7 @@ Importing this file costs nothing: torch, diffusers and the models load with the
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ def export(
     card: CardInfo | None = None,
     write_card: bool = True,
     image_processor: "FQGANImageProcessor | None" = None,
+    parts: Mapping[str, Any] | None = None,
     variant: str | None = None,
     max_shard_size: int | str | None = None,
 ) -> Path:
@@ -48,13 +49,15 @@ def export(
     Pipelines need this package: `FARPipeline.from_pretrained(folder)`.
 
     Args:
-        obj (`FQGANModel`, `FARForImageGeneration`, `FARPipeline` or `FQGANPipeline`): What to write.
+        obj: What to write: a model or a pipeline of ours, such as [`FQGANModel`] or [`FARPipeline`].
         directory (`str` or `Path`): Created if missing.
         repo_id (`str`, *optional*): Name that the card's examples load. Default: the folder's name.
         card (`CardInfo`, *optional*): What the card says beyond what the object itself tells.
         write_card (`bool`): False leaves a README.md that is already there as it is.
         image_processor (`FQGANImageProcessor`, *optional*):
             Saved beside a tokenizer. Default: one that resizes and crops to the trained size.
+        parts (`Mapping[str, Any]`, *optional*):
+            What else is needed, saved in subfolders: the scheduler or the text tokenizer of a generator.
         variant (`str`, *optional*): Puts the weights into files of that name (`model.<variant>.safetensors`).
         max_shard_size (`int` or `str`, *optional*): Bytes (or "2GB") after which weights are split over files.
 
@@ -63,7 +66,7 @@ def export(
         weights of the same variant under other names, which a loader would prefer.
 
     Raises:
-        ValueError: If `obj` is none of the four classes.
+        ValueError: If `obj` is no class of ours that has a card.
         OSError: If the directory cannot be written.
     """
     kind = kind_of(obj)
@@ -75,6 +78,8 @@ def export(
         save_arguments = {"variant": variant, "max_shard_size": max_shard_size}
         # diffusers takes no Path where it means to split the name, and transformers no None for a size.
         obj.save_pretrained(str(staging), **{k: v for k, v in save_arguments.items() if v is not None})
+        for name, part in (parts or {}).items():
+            part.save_pretrained(str(staging / name))
         _complete_folder(staging, obj, kind, image_processor)
         if write_card:
             text = render_card(obj, repo_id or directory.resolve().name, card)
@@ -99,7 +104,7 @@ def _complete_folder(folder: Path, obj: Any, kind: ModelKind, image_processor: "
         parts.append(("", kind_named(type(image_processor).__name__)))
     for name, part_kind in parts:
         # diffusers' AutoModel reads no code for a pipeline's component, and a tokenizer's entry would only warn.
-        if name == "" or part_kind.role != "tokenizer":
+        if part_kind.auto_class and (name == "" or part_kind.role != "tokenizer"):
             _write_auto_map(folder / name / part_kind.config_file, part_kind)
     for source in _code_files({part_kind for _, part_kind in parts}):
         shutil.copyfile(source, folder / source.name)
@@ -119,6 +124,7 @@ def push_to_hub(
     card: CardInfo | None = None,
     write_card: bool = True,
     image_processor: "FQGANImageProcessor | None" = None,
+    parts: Mapping[str, Any] | None = None,
     variant: str | None = None,
     max_shard_size: int | str | None = None,
 ) -> "CommitInfo":
@@ -129,7 +135,7 @@ def push_to_hub(
     are deleted in that commit: loaders would prefer them. A push that fails leaves no empty repository behind.
 
     Args:
-        obj, card, image_processor, variant, max_shard_size: See [`export`].
+        obj, card, image_processor, parts, variant, max_shard_size: See [`export`].
         repo_id (`str`): "org/name", or "name" for the namespace of the token's owner.
         private (`bool`, *optional*): For a new repository; None follows the owner's default.
         token (`str` or `bool`, *optional*): Default: the token stored by `hf auth login`.
@@ -160,6 +166,7 @@ def push_to_hub(
             card=card,
             write_card=write_card,
             image_processor=image_processor,
+            parts=parts,
             variant=variant,
             max_shard_size=max_shard_size,
         )

@@ -32,7 +32,7 @@ REGULARIZED_PRESETS = {
     (1, (128, 128, 256, 256, 512), 1024, "linear"): "regvq-f16",
     (2, (128, 128, 256, 256, 512), 16384, "cosine"): "regfq-dual-f16",
 }
-# (hidden_size, num_hidden_layers, num_attention_heads, num_head_layers)
+# Of FAR (hidden_size, num_hidden_layers, num_attention_heads, num_head_layers)
 GENERATOR_PRESETS = {(1024, 24, 16, 3): "far-base", (1280, 36, 20, 4): "far-large"}
 
 SIGN_OF_BYTE = bytes(byte >> 7 for byte in range(256))
@@ -105,15 +105,33 @@ def folder_facts(folder: Path) -> dict[str, Any]:
     if kind.role != "pipeline":
         return _FACTS[kind.role](folder)
     facts: dict[str, Any] = {"kind": f"pipeline ({kind})"}
-    by_role = {}
     for part, class_name in kind.components.items():
-        role = kind_named(class_name).role
-        if role in _FACTS:
-            facts[part] = by_role[role] = _FACTS[role](folder / part)
+        if (role := kind_named(class_name).role) in _FACTS:
+            facts[part] = _FACTS[role](folder / part)
+    present = [name for name in kind.optional if (folder / name).is_dir()]
+    for name in present:
+        if kind.optional[name]:
+            facts[name] = _FACTS[kind_named(kind.optional[name]).role](folder / name)
+        else:
+            facts[name] = _library_class(folder, name)
     if kind.generates:
-        trained_on = by_role["generator"]["tokenizer_fingerprint"]
-        facts["belong_together"] = None if trained_on is None else trained_on == by_role["tokenizer"]["fingerprint"]
+        generator = facts["transformer"]
+        facts["belong_together"] = _same(generator["tokenizer_fingerprint"], facts["vqmodel"]["fingerprint"])
+        if "map_vqmodel" in present:
+            trained_on = generator["map_tokenizer_fingerprint"]
+            facts["maps_belong_together"] = _same(trained_on, facts["map_vqmodel"]["fingerprint"])
     return facts
+
+
+def _same(trained_on: str | None, fingerprint: str) -> bool | None:
+    """Whether a generator was trained on the codes of a tokenizer; None where that was not recorded."""
+    return None if trained_on is None else trained_on == fingerprint
+
+
+def _library_class(folder: Path, name: str) -> str:
+    """The name of a component's class, where that is a library's."""
+    entry = read_json(folder / "model_index.json").get(name)
+    return str(entry[-1]) if isinstance(entry, list) and entry else "unknown"
 
 
 def tokenizer_facts(folder: Path) -> dict[str, Any]:
@@ -132,6 +150,7 @@ def tokenizer_facts(folder: Path) -> dict[str, Any]:
     heads = sum(tensor.numel for name, tensor in tensors.items() if name.startswith("feature_heads."))
     return {
         "kind": f"tokenizer ({kind})",
+        "images": f"label maps of {config['num_labels']} labels" if config["num_labels"] else None,
         "preset": _tokenizer_preset(config),
         "num_codebooks": config["num_codebooks"],
         "codebooks": codebook_names(config["num_codebooks"], config["feature_dims"]),
@@ -176,18 +195,20 @@ def _tokenizer_preset(config: Mapping[str, Any]) -> str | None:
 
 
 def generator_facts(folder: Path) -> dict[str, Any]:
-    """Facts of a `FARForImageGeneration` folder; raises `ValueError` if it is damaged or holds something else."""
+    """Facts of the folder of a generator; raises `ValueError` if it is damaged or holds something else."""
     kind, config, tensors = _open_model(folder, "generator")
     shape = tuple(config[f"num_{name}"] for name in ("hidden_layers", "attention_heads", "head_layers"))
-    has_head = config["head_type"] == "ar"
+    has_head, is_far = config["head_type"] == "ar", kind.model_type == "far"
     return {
         "kind": f"generator ({kind})",
-        "preset": GENERATOR_PRESETS.get((config["hidden_size"], *shape)) if has_head else None,
+        "preset": GENERATOR_PRESETS.get((config["hidden_size"], *shape)) if has_head and is_far else None,
         "num_codebooks": config["num_codebooks"],
         "codebook_size": config["codebook_size"],
         "grid": [config["grid_height"], config["grid_width"]],
-        "num_classes": config["num_classes"],
-        "class_names": _first_class_names(config["id2label"], folder / kind.config_file),
+        **condition_facts(config),
+        "class_names": _first_class_names(config, folder / kind.config_file),
+        "num_train_timesteps": config.get("num_train_timesteps"),
+        "time_conditioning": config.get("time_conditioning"),
         "hidden_size": config["hidden_size"],
         "num_hidden_layers": config["num_hidden_layers"],
         "num_attention_heads": config["num_attention_heads"],
@@ -199,7 +220,40 @@ def generator_facts(folder: Path) -> dict[str, Any]:
     }
 
 
-_FACTS = {"tokenizer": tokenizer_facts, "generator": generator_facts}
+def condition_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    What a generator is given, in words for people; None for what it does not know.
+
+    Args:
+        config (`Mapping`): Of the generator.
+    """
+    names = list(config["conditions"])
+    text = maps = None
+    if "text" in names:
+        size, layers = config["text_vocab_size"], config["num_text_layers"]
+        encoder = f"states of a frozen text encoder, {config['text_hidden_size']} wide"
+        if size is not None:
+            encoder = f"a text encoder of its own, {layers} layers, vocabulary {size}"
+        text = f"{config['num_text_tokens']} tokens, {encoder}"
+    if "map" in names:
+        grid = [config[f"map_{side}"] or config[side] for side in ("grid_height", "grid_width")]
+        maps = f"{config['map_num_codebooks']} of {config['map_codebook_size']} codes at {grid[0]}x{grid[1]} positions"
+    return {
+        "conditions": names,
+        "num_classes": config["num_classes"] if "class" in names else None,
+        "text": text,
+        "map": maps,
+        "map_tokenizer_fingerprint": config["map_tokenizer_fingerprint"],
+    }
+
+
+def scheduler_facts(folder: Path) -> dict[str, Any]:
+    """Facts of a `CodeDiffusionScheduler` folder."""
+    content = read_json(folder / kind_named("CodeDiffusionScheduler").config_file)
+    return {name: content.get(name) for name in ("num_train_timesteps", "transition", "sampling")}
+
+
+_FACTS = {"tokenizer": tokenizer_facts, "generator": generator_facts, "scheduler": scheduler_facts}
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -240,8 +294,9 @@ def _read_config(path: Path, kind: ModelKind) -> dict[str, Any]:
     return config
 
 
-def _first_class_names(id2label: Any, path: Path) -> list[str] | None:
+def _first_class_names(config: Mapping[str, Any], path: Path) -> list[str] | None:
     """Three names, and "..." if there are more; transformers makes up those like LABEL_7."""
+    id2label = config["id2label"] if "class" in config["conditions"] else None
     try:
         check_label_names(id2label)
         names = {int(key): name for key, name in (id2label or {}).items()}

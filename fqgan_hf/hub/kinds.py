@@ -22,7 +22,7 @@ class ModelKind:
     Args:
         class_name (`str`): Name of the class, by which every configuration tells what it configures.
         module (`str`): Where the class is defined.
-        role (`str`): What it does: "tokenizer", "generator", "image processor" or "pipeline".
+        role (`str`): What it does: "tokenizer", "generator", "scheduler", "image processor" or "pipeline".
         config_file (`str`): The file of its own folder that tells the kind.
         auto_class (`str`, *optional*): The libraries' class that loads it by its code files. Pipelines have none.
         config_class (`str`, *optional*):
@@ -32,6 +32,7 @@ class ModelKind:
         weights_stem (`str`, *optional*): What the names of its weight files begin with.
         card (`str`, *optional*): Template of its model card, in `model_cards/`.
         components (`Mapping[str, str]`, *optional*): A pipeline's subfolders, with the names of their classes.
+        optional (`Mapping[str, str]`, *optional*): Those that may be missing; of a library's classes "".
     """
 
     class_name: str
@@ -44,6 +45,7 @@ class ModelKind:
     weights_stem: str | None = None
     card: str | None = None
     components: Mapping[str, str] = field(default_factory=dict, hash=False)
+    optional: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         return self.class_name
@@ -69,11 +71,15 @@ class ModelKind:
         return getattr(importlib.import_module(self.module), self.class_name)
 
     def parts(self, obj: Any) -> list[tuple[str, "ModelKind", Any]]:
-        """What an object is saved as: subfolder, "" for the folder itself, kind and object of each part."""
+        """What an object of ours is saved as: subfolder, "" for the folder itself, kind and object of each part."""
         if self.role != "pipeline":
             return [("", self, obj)]
-        return [(name, kind_named(type(part).__name__), part) for name, part in obj.components.items()]
+        parts = [(name, _BY_NAME.get(type(part).__name__), part) for name, part in obj.components.items()]
+        return [(name, kind, part) for name, kind, part in parts if kind is not None]  # others are the libraries'
 
+
+# What pipelines of generators may have besides what they need: text tokenizer and encoder, and a tokenizer of maps.
+CONDITIONING = {"tokenizer": "", "text_encoder": "", "map_vqmodel": "FQGANModel"}
 
 KINDS = (
     ModelKind(
@@ -95,6 +101,22 @@ KINDS = (
         card="far.md",
     ),
     ModelKind(
+        class_name="CodeDiffusionTransformer",
+        module="fqgan_hf.modeling.modeling_code_diffusion",
+        role="generator",
+        auto_class="AutoModel",
+        config_class="configuration_code_diffusion.CodeDiffusionConfig",
+        model_type="code_diffusion",
+        weights_stem="model",
+        card="code_diffusion.md",
+    ),
+    ModelKind(
+        class_name="CodeDiffusionScheduler",
+        module="fqgan_hf.modeling.scheduling_code_diffusion",
+        role="scheduler",
+        config_file="scheduler_config.json",
+    ),
+    ModelKind(
         class_name="FQGANImageProcessor",
         module="fqgan_hf.modeling.image_processing_fqgan",
         role="image processor",
@@ -112,6 +134,21 @@ KINDS = (
             "transformer": "FARForImageGeneration",
             "image_processor": "FQGANImageProcessor",
         },
+        optional=CONDITIONING,
+    ),
+    ModelKind(
+        class_name="CodeDiffusionPipeline",
+        module="fqgan_hf.pipelines.pipeline_code_diffusion",
+        role="pipeline",
+        config_file="model_index.json",
+        card="code_diffusion_pipeline.md",
+        components={
+            "vqmodel": "FQGANModel",
+            "transformer": "CodeDiffusionTransformer",
+            "scheduler": "CodeDiffusionScheduler",
+            "image_processor": "FQGANImageProcessor",
+        },
+        optional=CONDITIONING,
     ),
     ModelKind(
         class_name="FQGANPipeline",

@@ -11,7 +11,7 @@ from fqgan_hf.failures import first_line
 DEMO_PIPELINE = "outputs/demo/pipeline"
 
 # All that loading a model or telling what it is reads.
-MODEL_FILES = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]
+MODEL_FILES = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors", "tokenizer/*"]
 
 
 def resolve_folder(reference: str | Path) -> Path:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fqgan_hf.pipelines.pipeline_fqgan import FQGANPipeline
 
 
-def taken_codebooks(take: str | int | Sequence[str | int], names: Sequence[str]) -> list[int]:
+def taken_codebooks(take: str | int | Sequence[str | int], names: Sequence[str], argument: str = "take") -> list[int]:
     """
     Codebooks by name or id.
 
@@ -33,6 +33,7 @@ def taken_codebooks(take: str | int | Sequence[str | int], names: Sequence[str])
             "semantic (mid)" and "semantic (high)" for both. Or an id, from 0. Case, hyphens and underscores make no
             difference.
         names (`Sequence[str]`): Of the tokenizer's codebooks; see [`~fqgan_hf.hub.facts.codebook_names`].
+        argument (`str`): What errors call `take`.
 
     Returns:
         `list[int]`: Their ids, in order.
@@ -42,24 +43,24 @@ def taken_codebooks(take: str | int | Sequence[str | int], names: Sequence[str])
     """
     if len(names) == 1:
         raise ValueError(
-            "take must name some of several codebooks, and this tokenizer has one: there is nothing to mix"
+            f"{argument} must name some of several codebooks and leave others, and this tokenizer has one codebook"
         )
     wanted = [take] if isinstance(take, (str, int)) else list(take)
-    taken = sorted({k for word in wanted for k in _matching(word, names)})
+    taken = sorted({k for word in wanted for k in _matching(word, names, argument)})
     if not 0 < len(taken) < len(names):
-        found = "none" if not taken else f"all {len(names)}, which is image_b's reconstruction"
-        raise ValueError(f"take must name some of the codebooks {_listed(names)} and leave others, got {found}")
+        found = "none" if not taken else f"all {len(names)}"
+        raise ValueError(f"{argument} must name some of the codebooks {_listed(names)} and leave others, got {found}")
     return taken
 
 
-def _matching(word: str | int, names: Sequence[str]) -> list[int]:
+def _matching(word: str | int, names: Sequence[str], argument: str) -> list[int]:
     """Ids that a name or an id stands for."""
     if re.fullmatch(r"[+-]?[0-9]+", str(word)):
         found = [int(word)] if 0 <= int(word) < len(names) else []
     else:
         found = _beginning_with(normalize_name(str(word)), names)
     if not found or isinstance(word, bool):
-        raise ValueError(f"take must be names or ids of the codebooks {_listed(names)}, got {word!r}")
+        raise ValueError(f"{argument} must be names or ids of the codebooks {_listed(names)}, got {word!r}")
     return found
 
 

@@ -1,26 +1,27 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Class labels -> images: a FAR generator with the FQGAN tokenizer that decodes its codes."""
+"""Class labels, prompts or maps -> images: a FAR generator with the FQGAN tokenizer that decodes its codes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers import ImagePipelineOutput
 from diffusers.utils import replace_example_docstring
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fqgan_hf.hub.registration import register_with_diffusers
 from fqgan_hf.modeling.code_layout import grid_to_sequence, sequence_to_grid
 from fqgan_hf.modeling.code_sampling import SamplingSettings
+from fqgan_hf.modeling.conditioning import ConditionInputs
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.pipelines.labels import class_names, resolve_labels
-from fqgan_hf.pipelines.pipeline_fqgan import SEQUENTIAL_OFFLOAD_MESSAGE
+from fqgan_hf.pipelines.pipeline_generator import GeneratorPipeline, GuidanceScale, number_of_images
+from fqgan_hf.pipelines.windows import Window, sliding_windows
 
 
 register_with_diffusers()
-
-OUTPUT_TYPES = ("pil", "np", "pt", "codes")
 
 EXAMPLE_DOC_STRING = """
     Examples:
@@ -39,60 +40,56 @@ EXAMPLE_DOC_STRING = """
         >>> # the codes themselves, and another lower half for the same upper half of the image
         >>> codes = pipe(class_labels=[7], output_type="codes").images  # (1, num_codebooks, height, width)
         >>> other = pipe(class_labels=[7], prefix_codes=codes[:, :, : codes.shape[2] // 2]).images[0]
+
+        >>> # in-painting: white is generated anew; the same layout with other details
+        >>> repaired = pipe(class_labels=[7], image=photo, mask_image=mask).images[0]
+        >>> variation = pipe(class_labels=[7], image=photo, keep_codebooks="semantic").images[0]
+
+        >>> # where the generator was trained for prompts or maps
+        >>> pipe(prompt="a red apple", negative_prompt="a green apple").images[0]
+        >>> pipe(map_image=label_map, guidance_scale=1.0).images[0]
         ```
 """
 
 
-class FARPipeline(DiffusionPipeline):
+class FARPipeline(GeneratorPipeline):
     """
-    Class-conditional image generation.
+    Image generation by class, prompt or map, whatever the generator was trained for.
 
     Args:
         vqmodel ([`FQGANModel`]): Tokenizer; decodes the codes.
-        transformer ([`FARForImageGeneration`]): Generator of codes by class.
+        transformer ([`FARForImageGeneration`]): Generator of codes.
         image_processor ([`FQGANImageProcessor`]): Makes images of the tokenizer's pixels.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): Of texts, for prompts.
+        text_encoder (`PreTrainedModel`, *optional*):
+            Reads prompts; not where the generator has a text encoder of its own.
+        map_vqmodel ([`FQGANModel`], *optional*): Tokenizer of the maps, for maps.
 
     Raises:
-        ValueError: If tokenizer and generator do not belong together; the message names what differs.
+        ValueError: If components do not belong together; the message names what differs.
     """
 
-    model_cpu_offload_seq = "transformer->vqmodel"
-    _callback_tensor_inputs = ["codes"]
-
-    def __init__(self, vqmodel: FQGANModel, transformer: FARForImageGeneration, image_processor: FQGANImageProcessor):
-        super().__init__()
-        _check_pair(vqmodel, transformer)
-        self.register_modules(vqmodel=vqmodel, transformer=transformer, image_processor=image_processor)
-        self._interrupt = False
-        self._num_timesteps = 0
-
-    @property
-    def interrupt(self) -> bool:
-        """Whether generation stops after the current position; a callback sets `pipe._interrupt = True` for that."""
-        return self._interrupt
-
-    @property
-    def num_timesteps(self) -> int:
-        """Positions that the last call had to generate."""
-        return self._num_timesteps
-
-    def get_label_ids(self, class_labels: int | str | Sequence[int | str] | torch.Tensor) -> list[int]:
-        """
-        Class ids of labels given by id or by name; see [`~fqgan_hf.pipelines.labels.resolve_labels`].
-
-        Raises:
-            ValueError: For labels that are unknown, ambiguous, out of range or of the wrong type.
-        """
-        config = self.transformer.config
-        return resolve_labels(class_labels, config.num_classes, class_names(config.id2label))
+    def __init__(
+        self,
+        vqmodel: FQGANModel,
+        transformer: FARForImageGeneration,
+        image_processor: FQGANImageProcessor,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        text_encoder: PreTrainedModel | None = None,
+        map_vqmodel: FQGANModel | None = None,
+    ):
+        super().__init__(
+            vqmodel=vqmodel, transformer=transformer, image_processor=image_processor, tokenizer=tokenizer,
+            text_encoder=text_encoder, map_vqmodel=map_vqmodel,
+        )  # fmt: skip
 
     @torch.no_grad()
     @replace_example_docstring(EXAMPLE_DOC_STRING)
     def __call__(
         self,
-        class_labels: int | str | Sequence[int | str] | torch.Tensor,
+        class_labels: int | str | Sequence[int | str] | torch.Tensor | None = None,
         num_images_per_label: int = 1,
-        guidance_scale: float | Sequence[float] = 2.0,
+        guidance_scale: GuidanceScale = 2.0,
         temperature: float | Sequence[float] = 1.0,
         top_k: int | Sequence[int] = 0,
         top_p: float | Sequence[float] = 1.0,
@@ -106,9 +103,20 @@ class FARPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[["FARPipeline", int, int, dict[str, Any]], dict[str, Any] | None] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        map_image: Any = None,
+        map_codes: torch.Tensor | None = None,
+        num_images_per_prompt: int | None = None,
+        image: Any = None,
+        mask_image: Any = None,
+        strength: float = 1.0,
+        keep_codebooks: str | int | Sequence[str | int] | None = None,
+        height: int | None = None,
+        width: int | None = None,
     ) -> ImagePipelineOutput | tuple:
         """
-        Generate images of the given classes.
+        Generate images for the conditions that the generator was trained for: of each, as many as there are images.
 
         `guidance_scale`, `temperature`, `top_k` and `top_p` take one value, or one for each codebook.
 
@@ -116,10 +124,12 @@ class FARPipeline(DiffusionPipeline):
             class_labels (`int`, `str`, `torch.Tensor` of shape `(labels,)`, or list of `int` and `str`):
                 Class ids, or names where the model's configuration has them: "golden retriever", whatever the case,
                 with spaces, underscores or hyphens. A bare string is one label.
-            num_images_per_label (`int`, defaults to 1): Images of each label; they come one after another.
-            guidance_scale (`float` or `Sequence[float]`, defaults to 2.0):
+            num_images_per_label (`int`, defaults to 1):
+                Images of each label, prompt or map; they come one after another.
+            guidance_scale (`float`, `Sequence[float]` or `dict`, defaults to 2.0):
                 Classifier-free guidance: the logits are `uncond + guidance_scale * (cond - uncond)`. At 1 no
-                unconditional half is computed.
+                unconditional half is computed. Of several conditions each may have its own:
+                `{"text": 4.0, "map": 1.5}`.
             temperature (`float` or `Sequence[float]`, defaults to 1.0): Divides the logits; above 0.
             top_k (`int` or `Sequence[int]`, defaults to 0): Sample among the k likeliest codes; 0 means all.
             top_p (`float` or `Sequence[float]`, defaults to 1.0):
@@ -148,7 +158,38 @@ class FARPipeline(DiffusionPipeline):
                 set `pipe._interrupt = True`: the image is then decoded as it stands, with the mean of each codebook
                 where nothing was generated (`"codes"` has -1 there).
             callback_on_step_end_tensor_inputs (`Sequence[str]`, defaults to `("codes",)`):
-                What `callback_kwargs` holds. `codes` are those so far, `(images, positions, num_codebooks)`.
+                What `callback_kwargs` holds. `codes` are those so far, `(images, positions, num_codebooks)`; in a
+                larger image those of the current window.
+            prompt (`str` or `Sequence[str]`, *optional*):
+                What to show. One that is too long for the generator is cut, with a warning.
+            negative_prompt (`str` or `Sequence[str]`, *optional*):
+                What guidance leads away from, in place of no prompt: one for all, or one per prompt.
+            map_image (*optional*):
+                Label maps, where the map tokenizer is one of labels: PIL images whose values are labels (palette or
+                one channel), or integer arrays or tensors `(height, width)`; one, or a list or batch of them, of the
+                size of the images. Otherwise pictures, as [`FQGANImageProcessor`] takes them.
+            map_codes (`torch.LongTensor`, *optional*):
+                In place of maps their codes, `(maps, map codebooks, height, width)` as a tokenizer gives them.
+            num_images_per_prompt (`int`, *optional*): Another name of `num_images_per_label`.
+            image (*optional*):
+                What to edit, as [`FQGANImageProcessor`] takes it, scaled and cut to the size of the output: one for
+                all, or one per label, prompt or map. What is kept of it keeps its codes.
+            mask_image (*optional*):
+                Of the size of `image`: white where it is generated, black where it is kept. A cell of the code grid
+                (a square of as many pixels as the tokenizer's downsampling factor) is generated if any of its pixels
+                is white. For out-painting, put the image on a larger canvas and make the mask white around it.
+            strength (`float`, defaults to 1.0):
+                Share of the positions (of those under a mask, if there is one) that is generated; the others are
+                kept. Which ones, `generator` says.
+            keep_codebooks (`str`, `int` or list of them, *optional*):
+                Codebooks whose codes are kept everywhere, by name ("visual", "semantic") or number.
+            height, width (`int`, *optional*):
+                In pixels; at least as trained, which they are by default. Windows of the trained size slide over
+                a larger image, each half over what is there already. No window sees more than itself: textures and
+                landscapes can be continued that way, a single object cannot be made larger.
+
+        Codes are generated in raster order. What is kept further down or to the right was not seen by what was
+        generated before it, and within a position a codebook sees those before it only.
 
         Examples:
 
@@ -158,129 +199,142 @@ class FARPipeline(DiffusionPipeline):
         Raises:
             ValueError: For arguments that are out of range or do not fit, before any computation.
         """
-        _check_pair(self.vqmodel, self.transformer)  # components can be replaced after construction
-        self._check_inputs(num_images_per_label, output_type, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        self._check_components()
+        self._check_call(output_type, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        num_images = number_of_images(num_images_per_label, num_images_per_prompt)
         settings = SamplingSettings(
             guidance_scale=guidance_scale, temperature=temperature, top_k=top_k, top_p=top_p, do_sample=do_sample,
             guidance_schedule=guidance_schedule, guidance_power=guidance_power, guidance_interval=guidance_interval,
         )  # fmt: skip
-        labels = self.get_label_ids(class_labels)
-        prefix_codes = self._prepare_prefix(prefix_codes, len(labels))
-        num_prefix = 0 if prefix_codes is None else prefix_codes.shape[1]
+        grid = self._grid(height, width)
+        windows, map_grid = self._windows(grid)
+        request = self._read_conditions(
+            map_grid, negative_prompt, class_labels=class_labels, prompt=prompt, map_image=map_image,
+            map_codes=map_codes,
+        )  # fmt: skip
+        edit = self._read_edit(
+            grid, request.num_rows, image=image, mask_image=mask_image, strength=strength,
+            keep_codebooks=keep_codebooks,
+        )  # fmt: skip
+        prefix_codes = self._prepare_prefix(prefix_codes, request.num_rows, edit is not None or len(windows) > 1)
+        self._check_sampling(settings, generator, request.num_rows * num_images)
+
+        inputs, map_codes = self._encode_conditions(request, num_images)
+        device, config = self._execution_device, self.transformer.config
+        codes = torch.full((request.num_rows * num_images, config.num_codebooks, *grid), -1, device=device)
+        if prefix_codes is not None:
+            prefix_codes = prefix_codes.to(device).repeat_interleave(num_images, dim=0)
+            codes.flatten(2)[:, :, : prefix_codes.shape[1]] = prefix_codes.transpose(1, 2)
+        if edit is not None:
+            known = edit.known_codes(self.vqmodel, device, num_images, generator, per_codebook=False)
+            codes = sequence_to_grid(known, *grid)
 
         self._interrupt = False
-        self._num_timesteps = self.transformer.config.num_positions - num_prefix
+        self._num_timesteps = _num_steps(codes, windows)
         with self.progress_bar(total=self._num_timesteps) as progress_bar:
+            step = 0
 
-            def on_position(position: int, codes: torch.Tensor) -> bool:
+            def on_position(window: Window, position: int, codes: torch.Tensor) -> bool:
+                nonlocal step
                 progress_bar.update()
                 if callback_on_step_end is not None:
+                    row, column = divmod(position, window.width)
+                    timestep = (window.top + row) * grid[1] + window.left + column
                     tensors = dict.fromkeys(callback_on_step_end_tensor_inputs, codes)
-                    returned = callback_on_step_end(self, position - num_prefix, position, tensors) or {}
+                    returned = callback_on_step_end(self, step, timestep, tensors) or {}
                     _take_over(codes, returned.get("codes", codes), self.transformer.config.codebook_size)
+                step += 1
                 return self._interrupt
 
-            codes = self.transformer.generate(
-                class_labels=labels,
-                generator=generator,
-                prefix_codes=prefix_codes,
-                num_return_sequences=num_images_per_label,
-                callback_on_position=on_position,
-                **settings.arguments(),
-            )
+            for window in windows:
+                if not self._interrupt:
+                    self._fill(codes, window, inputs, map_codes, settings, generator, on_position)
+        return self._output(codes, output_type, return_dict)
 
-        if output_type == "codes":
-            images = self._to_grid(codes, fill=-1)
-        else:
-            images = self.image_processor.postprocess(self._decode(codes), output_type=output_type)
-        self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+    def _windows(self, grid: tuple[int, int]) -> tuple[list[Window], tuple[int, int] | None]:
+        """The windows of the trained size over a grid, and the grid of its map."""
+        config = self.transformer.config
+        trained = config.grid_height, config.grid_width
+        factor = self.vqmodel.downsample_factor
+        if "map" not in config.conditions:
+            return sliding_windows(grid, trained, factor=factor), None
+        map_trained = config.map_grid_height, config.map_grid_width
+        windows = sliding_windows(grid, trained, map_trained, factor)
+        height, width = (all * part // one for all, part, one in zip(grid, map_trained, trained, strict=True))
+        return windows, (height, width)
 
-    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: torch.device | str | None = None):
-        """Not supported: raises `NotImplementedError`."""
-        raise NotImplementedError(SEQUENTIAL_OFFLOAD_MESSAGE)
-
-    def _check_inputs(
-        self, num_images_per_label: int, output_type: str, callback: Callable | None, tensor_inputs: Sequence[str]
+    def _fill(
+        self,
+        codes: torch.Tensor,
+        window: Window,
+        inputs: ConditionInputs,
+        map_codes: torch.Tensor | None,
+        settings: SamplingSettings,
+        generator: torch.Generator | list[torch.Generator] | None,
+        on_position: Callable[[Window, int, torch.Tensor], bool],
     ) -> None:
-        if (
-            isinstance(num_images_per_label, bool)
-            or not isinstance(num_images_per_label, int)
-            or num_images_per_label < 1
-        ):
-            raise ValueError(f"num_images_per_label must be an integer of at least 1, got {num_images_per_label!r}")
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type must be one of {OUTPUT_TYPES}, got {output_type!r}")
-        if callback is not None and not callable(callback):
-            raise ValueError(f"callback_on_step_end must be callable, got {callback!r}")
-        if isinstance(tensor_inputs, str) or any(name not in self._callback_tensor_inputs for name in tensor_inputs):
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs must be a list of names among {self._callback_tensor_inputs}, "
-                f"got {tensor_inputs!r}"
-            )
+        """Generate what is missing of the codes `(B, K, H, W)`, -1, in a window, in place."""
+        config, part = self.transformer.config, window.cut(codes)
+        known = grid_to_sequence(part)
+        if (known >= 0).all():
+            return
+        if map_codes is not None:
+            map_window = window.scaled((config.map_grid_height, config.map_grid_width))
+            inputs = replace(inputs, map_codes=grid_to_sequence(map_window.cut(map_codes)))
+        generated = self.transformer.generate(
+            **inputs.arguments(),
+            generator=generator,
+            known_codes=known if (known >= 0).any() else None,
+            callback_on_position=lambda position, so_far: on_position(window, position, so_far),
+            **settings.arguments(),
+        )
+        known[:, : generated.shape[1]] = generated
+        part.copy_(sequence_to_grid(known, window.height, window.width))
 
-    def _prepare_prefix(self, prefix_codes: torch.Tensor | None, num_labels: int) -> torch.Tensor | None:
-        """Prefix codes in either layout -> `(labels, positions, K)`, the generator's."""
+    def _prepare_prefix(self, prefix_codes: torch.Tensor | None, num_rows: int, is_other: bool) -> torch.Tensor | None:
+        """Prefix codes in either layout -> `(rows, positions, K)`, the generator's."""
         if prefix_codes is None:
             return None
+        if is_other:
+            raise ValueError("prefix_codes cannot be given with image, nor for an image that is larger than trained")
         config = self.transformer.config
         if not isinstance(prefix_codes, torch.Tensor) or prefix_codes.ndim not in (3, 4):
             got = tuple(prefix_codes.shape) if isinstance(prefix_codes, torch.Tensor) else type(prefix_codes).__name__
             raise ValueError(
-                f"prefix_codes must be a tensor of shape ({num_labels}, {config.num_codebooks}, rows, "
-                f"{config.grid_width}) or ({num_labels}, positions, {config.num_codebooks}), got {got}"
+                f"prefix_codes must be a tensor of shape ({num_rows}, {config.num_codebooks}, rows, "
+                f"{config.grid_width}) or ({num_rows}, positions, {config.num_codebooks}), got {got}"
             )
-        if prefix_codes.ndim == 3:
-            return prefix_codes
-        if prefix_codes.shape[1] != config.num_codebooks or prefix_codes.shape[3] != config.grid_width:
+        if prefix_codes.ndim == 4:
+            if prefix_codes.shape[1] != config.num_codebooks or prefix_codes.shape[3] != config.grid_width:
+                raise ValueError(
+                    f"prefix_codes must have shape ({num_rows}, {config.num_codebooks}, rows, {config.grid_width}): "
+                    f"whole rows from the top, got {tuple(prefix_codes.shape)}"
+                )
+            prefix_codes = grid_to_sequence(prefix_codes)
+        most = config.num_positions - 1
+        is_fitting = prefix_codes.shape[::2] == (num_rows, config.num_codebooks) and prefix_codes.shape[1] <= most
+        if not is_fitting or prefix_codes.dtype not in (torch.long, torch.int):
             raise ValueError(
-                f"prefix_codes must have shape ({num_labels}, {config.num_codebooks}, rows, {config.grid_width}): "
-                f"whole rows from the top, got {tuple(prefix_codes.shape)}"
+                f"prefix_codes must be integers of shape ({num_rows}, 0 to {most} positions, {config.num_codebooks}), "
+                f"got {prefix_codes.dtype} of shape {tuple(prefix_codes.shape)}"
             )
-        return grid_to_sequence(prefix_codes)
-
-    def _to_grid(self, codes: torch.Tensor, fill: int) -> torch.Tensor:
-        """Codes `(B, P, K)` of the first P positions -> whole grids `(B, K, h, w)`, with `fill` in the other cells."""
-        config = self.transformer.config
-        missing = config.num_positions - codes.shape[1]
-        codes = torch.nn.functional.pad(codes, (0, 0, 0, missing), value=fill)
-        return sequence_to_grid(codes, config.grid_height, config.grid_width)
-
-    def _decode(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes `(B, P, K)` of the first P positions -> pixels `(B, 3, H, W)` in about [-1, 1]."""
-        grid = self._to_grid(codes, fill=0)
-        num_positions = codes.shape[1]
-        if num_positions == self.transformer.config.num_positions:
-            return self.vqmodel.decode_codes(grid).sample
-        # Interrupted: the mean code stands where there is none, as `decode_codes` does for a missing codebook.
-        latents = self.vqmodel.codes_to_latents(grid)
-        means = self.vqmodel.quantizer.normalized_codebooks().mean(1).flatten().to(latents.dtype)
-        latents.flatten(2)[:, :, num_positions:] = means[:, None]
-        return self.vqmodel.decode(latents, force_not_quantize=True).sample
+        if prefix_codes.numel() and (prefix_codes.min() < 0 or prefix_codes.max() >= config.codebook_size):
+            raise ValueError(
+                f"prefix_codes must be in [0, {config.codebook_size - 1}], got {prefix_codes.min().item()} to "
+                f"{prefix_codes.max().item()}"
+            )
+        return prefix_codes
 
 
-def _check_pair(vqmodel: FQGANModel, transformer: FARForImageGeneration) -> None:
-    """Raise `ValueError` if the generator's codes are not the tokenizer's, naming everything that differs."""
-    tokenizer, generator = vqmodel.config, transformer.config
-    size, factor = tokenizer.sample_size, vqmodel.downsample_factor
-    grids = (size // factor, size // factor), (generator.grid_height, generator.grid_width)
-    differences = [
-        f"{name} {ours} and {theirs}"
-        for name, ours, theirs in (
-            ("num_codebooks", tokenizer.num_codebooks, generator.num_codebooks),
-            ("codebook_size", tokenizer.codebook_size, generator.codebook_size),
-            (f"grid (height, width; sample_size {size} / {factor})", *grids),
-        )
-        if ours != theirs
-    ]
-    if generator.tokenizer_fingerprint is not None:
-        ours, theirs = vqmodel.fingerprint(), generator.tokenizer_fingerprint
-        if ours != theirs:
-            differences.append(f"fingerprint {ours[:16]}... and tokenizer_fingerprint {theirs[:16]}...")
-    if differences:
-        raise ValueError(
-            "vqmodel and transformer do not belong together (vqmodel's value first): " + "; ".join(differences)
-        )
+def _num_steps(codes: torch.Tensor, windows: Sequence[Window]) -> int:
+    """Positions to generate: in each window those after the first ones that are known by then."""
+    is_known, steps = (codes >= 0).all(1).all(0), 0
+    for window in windows:
+        part = window.cut(is_known)
+        if not part.all():
+            steps += part.numel() - int(part.flatten().long().cumprod(0).sum())
+        part.fill_(True)
+    return steps
 
 
 def _take_over(codes: torch.Tensor, returned: torch.Tensor, codebook_size: int) -> None:

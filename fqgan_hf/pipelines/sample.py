@@ -7,10 +7,10 @@
     samples/shard-00000.parquet    parquet: image, index and label, as `datasets` reads them
     samples/manifest.json          the settings, and rows, bytes and SHA-256 of each shard; written last
 
-Image i has class `class_labels[i % len(class_labels)]` and random numbers of its own, which follow from the seed and
-i. A shard holds the images of a range and appears complete or not at all. A process takes its batches from the list
-of its missing images, whatever shards they belong to, so that every batch is full; all images have the same length
-and end together. The last batch repeats its last image to have the shape of the others.
+Image i has class `class_labels[i % len(class_labels)]`, or its prompt in the same way, and random numbers of its own,
+which follow from the seed and i. A shard holds the images of a range and appears complete or not at all. A process
+takes its batches from the list of its missing images, whatever shards they belong to, so that every batch is full; all
+images have the same length and end together. The last batch repeats its last image to have the shape of the others.
 
 Where `shard_size` is a multiple of `batch_size`, a batch holds the same images whoever computes it, so one machine
 writes the same bytes with any number of processes and interruptions. Otherwise, and between batch sizes, dtypes or
@@ -44,7 +44,7 @@ from PIL import Image
 from fqgan_hf.files import atomic_path
 from fqgan_hf.kernels.optimization import optimize
 from fqgan_hf.pipelines.inference import choose_device, generate_batches, load_pipeline, resolve_pipeline
-from fqgan_hf.pipelines.pipeline_far import FARPipeline
+from fqgan_hf.pipelines.pipeline_generator import GeneratorPipeline
 from fqgan_hf.pipelines.sample_candidates import BestCandidates, draw_candidates
 from fqgan_hf.pipelines.sample_folder import claimed_folder, close_folder, is_complete, missing_shards
 from fqgan_hf.pipelines.sample_formats import FORMATS
@@ -76,14 +76,15 @@ def sample_to_folder(
         sample_to_folder("outputs/demo/pipeline", "outputs/samples", num=1000, seed=0, format="npz")
 
     Args:
-        model (`str` or `Path`): A [`FARPipeline`]: a folder or a Hub id.
+        model (`str` or `Path`): A [`FARPipeline`] or a [`CodeDiffusionPipeline`]: a folder or a Hub id.
         output_dir (`str` or `Path`): Gets the shards and `manifest.json`.
         batch_size (`int`): Images at a time in each process.
         device (`str`): See [`~fqgan_hf.pipelines.inference.choose_device`].
         compile (`bool`): On a GPU, compile the generator and capture CUDA graphs.
         verify (`bool`): Compare what is there already with the hashes in the manifest.
         **run: What [`SamplingRun.describe`] takes: `num`, and `class_labels`, `seed`, `settings`, `dtype`,
-            `quantization`, `format`, `shard_size`, `model_name`, and `keep_best` with `classifier`.
+            `quantization`, `format`, `shard_size`, `model_name`, `keep_best` with `classifier`, `prompts`,
+            `negative_prompt` and `num_inference_steps`.
 
     Returns:
         [`SamplingRun`]: What the folder now holds.
@@ -101,6 +102,7 @@ def sample_to_folder(
     ):
         if missing:
             pipe = load_pipeline(folder, device)
+            pipe.transformer.to(getattr(torch, run.dtype))
             optimize(pipe, getattr(torch, run.dtype), run.quantization, compile)
             best = draw_candidates(pipe, run, output_dir, batch_size, state) if run.rejection else None
             write_shards(pipe, run, output_dir, mine, missing, batch_size, state.is_main_process, best)
@@ -144,7 +146,7 @@ def dealt_folder(
 
 
 def write_shards(
-    pipe: FARPipeline,
+    pipe: GeneratorPipeline,
     run: SamplingRun,
     folder: Path,
     mine: Sequence[int],
@@ -157,7 +159,7 @@ def write_shards(
     Write the shards of this process, then wait until those of the others are there.
 
     Args:
-        pipe ([`FARPipeline`]): The pipeline that `run` describes, on its device.
+        pipe ([`GeneratorPipeline`]): The pipeline that `run` describes, on its device.
         run (`SamplingRun`), folder (`Path`): As given to `dealt_folder`.
         mine, missing (`Sequence[int]`): What `dealt_folder` gave.
         batch_size (`int`): Images at a time.
@@ -176,10 +178,10 @@ def write_shards(
     def compute(indices: list[int]) -> Iterator[list[Image.Image]]:
         if best is not None:
             return best.decode(pipe, indices, batch_size)
-        labels = [run.label(i) for i in indices]
         return generate_batches(
-            pipe, labels, seed=run.seed, batch_size=batch_size, settings=run.sampling, indices=indices
-        )
+            pipe, run.given(indices), seed=run.seed, batch_size=batch_size, settings=run.sampling, indices=indices,
+            arguments=run.arguments,
+        )  # fmt: skip
 
     parts = Parts(shards, lambda n: is_complete(folder / run.shard_name(n), len(shards[n]), run), write)
     with ThreadPoolExecutor(ENCODING_THREADS) as pool:

@@ -21,7 +21,7 @@ from fqgan_hf.evaluation.features import FeatureNetwork
 from fqgan_hf.files import atomic_path
 from fqgan_hf.hub.resolve import resolve_folder
 from fqgan_hf.pipelines.inference import generate_batches
-from fqgan_hf.pipelines.pipeline_far import FARPipeline
+from fqgan_hf.pipelines.pipeline_generator import GeneratorPipeline
 from fqgan_hf.pipelines.rejection import best_candidates
 from fqgan_hf.pipelines.sample_folder import CANDIDATES
 from fqgan_hf.pipelines.sample_parts import Parts, fill_parts, full_batches, split_range
@@ -29,13 +29,13 @@ from fqgan_hf.pipelines.sample_run import SamplingRun
 
 
 def draw_candidates(
-    pipe: FARPipeline, run: SamplingRun, folder: Path, batch_size: int, state: PartialState
+    pipe: GeneratorPipeline, run: SamplingRun, folder: Path, batch_size: int, state: PartialState
 ) -> "BestCandidates":
     """
     Draw and score what is missing of the candidates, together with the other processes, and choose the best.
 
     Args:
-        pipe ([`FARPipeline`]): The pipeline that `run` describes, on its device.
+        pipe ([`GeneratorPipeline`]): The pipeline that `run` describes, on its device.
         run (`SamplingRun`): With its `rejection`.
         folder (`Path`): Of the run.
         batch_size (`int`): Images at a time.
@@ -92,20 +92,20 @@ class BestCandidates:
         codes = [parts[n][i % self.run.shard_size] for n, i in zip(places, candidates, strict=True)]
         return torch.from_numpy(np.stack(codes).astype(np.int64))
 
-    def decode(self, pipe: FARPipeline, indices: Sequence[int], batch_size: int) -> Iterator[list[Image.Image]]:
+    def decode(self, pipe: GeneratorPipeline, indices: Sequence[int], batch_size: int) -> Iterator[list[Image.Image]]:
         """The images of these numbers in batches."""
         for batch in split_range(len(indices), batch_size):
             yield _decode(pipe, self.codes(indices[batch.start : batch.stop]).to(pipe.device))
 
 
 def _candidates(
-    pipe: FARPipeline, run: SamplingRun, classifier: FeatureNetwork, indices: list[int], batch_size: int
+    pipe: GeneratorPipeline, run: SamplingRun, classifier: FeatureNetwork, indices: list[int], batch_size: int
 ) -> Iterator[list[tuple[np.ndarray, float]]]:
     """Codes `(K, h, w)` and score of each candidate, in batches."""
     labels = [run.label(i) for i in indices]
     batches = generate_batches(
-        pipe, labels, seed=run.seed, batch_size=batch_size, settings=run.sampling, indices=indices,
-        output_type="codes",
+        pipe, run.given(indices), seed=run.seed, batch_size=batch_size, settings=run.sampling, indices=indices,
+        output_type="codes", arguments=run.arguments,
     )  # fmt: skip
     dtype = np.uint16 if pipe.vqmodel.config.codebook_size <= 2**16 else np.int32
     for number, codes in enumerate(batches):
@@ -132,7 +132,7 @@ def class_scores(classifier: FeatureNetwork, images: Sequence[Image.Image], labe
 
 
 @torch.no_grad()
-def _decode(pipe: FARPipeline, codes: torch.Tensor) -> list[Image.Image]:
+def _decode(pipe: GeneratorPipeline, codes: torch.Tensor) -> list[Image.Image]:
     """Codes `(B, K, h, w)` -> the pictures that the pipeline makes of them."""
     return pipe.image_processor.postprocess(pipe.vqmodel.decode_codes(codes).sample, output_type="pil")
 

@@ -83,7 +83,8 @@ def _write_parquet(path: Path, images: list[bytes], rows: Rows) -> None:
     repeated = {name for name, count in Counter(rows.label_names).items() if count > 1}  # ClassLabel refuses them
     names = [f"{name} ({i})" if name in repeated else name for i, name in enumerate(rows.label_names)]
     kinds = {"image": ImageFeature(), "index": Value("int64"), "label": ClassLabel(names=names)}
-    schema = Features({**kinds, **{name: Value(str(v.dtype)) for name, v in rows.columns.items()}}).arrow_schema
+    others = {name: Value("string" if v.dtype.kind == "U" else str(v.dtype)) for name, v in rows.columns.items()}
+    schema = Features({**kinds, **others}).arrow_schema
     columns = {
         "image": [{"bytes": image, "path": rows.file_name(i)} for i, image in zip(rows.indices, images, strict=True)],
         "index": list(rows.indices),

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from fqgan_hf.files import sha256
-from fqgan_hf.hub.facts import tokenizer_facts, weight_files
+from fqgan_hf.hub.facts import folder_kind, tokenizer_facts, weight_files
 from fqgan_hf.modeling.code_sampling import SamplingSettings
-from fqgan_hf.modeling.configuration_far import FARConfig
+from fqgan_hf.modeling.configuration_generator import GeneratorConfig
 from fqgan_hf.pipelines.labels import class_names, resolve_labels
+from fqgan_hf.pipelines.prompts import check_prompts
 from fqgan_hf.pipelines.rejection import Rejection, find_classifier
 from fqgan_hf.pipelines.sample_formats import FORMATS, Rows
 from fqgan_hf.pipelines.sample_parts import split_range
@@ -23,6 +24,7 @@ from fqgan_hf.pipelines.sample_parts import split_range
 
 MAX_IMAGES = 2**32  # beyond it two images would share their random numbers
 MAX_SHARDS = 100_000  # as many as their names can count
+UNLABELLED = ["unlabelled"]  # what readers of images call the class of those that have none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,9 @@ class SamplingRun:
         tokenizer_fingerprint (`str`): Of its tokenizer.
         num (`int`): Images, at least 1. May be raised later: an image does not depend on how many there are, but with
             `rejection`, when it does.
-        class_labels (`list[int]`): Class ids, taken in turn: for `num` divisible by their number each as often.
-        label_names (`list[str]`): Name of every class of the model, by id.
+        class_labels (`list[int]`): Class ids, taken in turn: for `num` divisible by their number each as often. None
+            where the model knows no classes.
+        label_names (`list[str]`): Name of every class of the model, by id; else `["unlabelled"]`, the class of all.
         seed (`int`): At least 0.
         sampling ([`SamplingSettings`]): How codes are drawn.
         dtype (`str`): `"float32"`, `"bfloat16"` or `"float16"`, of all weights and activations.
@@ -45,6 +48,9 @@ class SamplingRun:
         format (`str`): `"png"`, `"npz"` or `"parquet"`.
         shard_size (`int`): Images per shard, at least 1; also what a process loses at most when it is stopped.
         rejection ([`~fqgan_hf.pipelines.rejection.Rejection`], *optional*): Keep the best of more images.
+        prompts (`list[str]`, *optional*): Of a generator that reads them, taken in turn.
+        negative_prompt (`str`, *optional*): What guidance leads away from.
+        num_inference_steps (`int`, *optional*): Of a generator by diffusion.
 
     Raises:
         ValueError: A number or the format is out of range.
@@ -64,6 +70,9 @@ class SamplingRun:
     format: str
     shard_size: int
     rejection: Rejection | None = None
+    prompts: list[str] | None = None
+    negative_prompt: str | None = None
+    num_inference_steps: int | None = None
 
     def __post_init__(self):
         for name, least in (("num", 1), ("shard_size", 1), ("seed", 0)):
@@ -100,13 +109,17 @@ class SamplingRun:
         model_name: str | None = None,
         keep_best: float | None = None,
         classifier: str | Path | None = None,
+        prompts: Sequence[str] | None = None,
+        negative_prompt: str | None = None,
+        num_inference_steps: int | None = None,
     ) -> "SamplingRun":
         """
         The run of a pipeline's folder; reads its configurations and hashes its weights, but loads no model.
 
         Args:
-            folder (`Path`): A saved [`FARPipeline`].
-            num, seed, dtype, quantization, format, shard_size: See [`SamplingRun`].
+            folder (`Path`): A saved [`FARPipeline`] or [`CodeDiffusionPipeline`].
+            num, seed, dtype, quantization, format, shard_size, prompts, negative_prompt, num_inference_steps: See
+                [`SamplingRun`].
             class_labels (`Sequence[int | str]`, *optional*): Ids or names, taken in turn; all classes without it.
             settings ([`SamplingSettings`], *optional*): How codes are drawn; by default as the pipeline does.
             model_name (`str`, *optional*): What the manifest calls the pipeline; by default its folder.
@@ -121,18 +134,23 @@ class SamplingRun:
             FileNotFoundError: The folder, or the classifier's, lacks weights.
         """
         rejection = Rejection.describe(keep_best, classifier, num)
-        config = FARConfig.from_pretrained(str(folder / "transformer"))
+        config = folder_kind(folder / "transformer").load_class().config_class.from_pretrained(folder / "transformer")
+        _check_given(config, class_labels, prompts, negative_prompt, num_inference_steps, rejection)
         settings = SamplingSettings() if settings is None else settings
         settings.per_codebook(config.num_codebooks)  # raises where their numbers differ
-        names = class_names(config.id2label)
-        labels = range(config.num_classes) if class_labels is None else class_labels
+        labels, names, label_names = [], {}, UNLABELLED
+        if "class" in config.conditions:
+            names = class_names(config.id2label)
+            labels = range(config.num_classes) if class_labels is None else class_labels
+            labels = resolve_labels(labels, config.num_classes, names)
+            label_names = [names.get(i, str(i)) for i in range(config.num_classes)]
         run = cls(
             model=str(folder) if model_name is None else model_name,
             weights_sha256="",
             tokenizer_fingerprint=tokenizer_facts(folder / "vqmodel")["fingerprint"],
             num=num,
-            class_labels=resolve_labels(labels, config.num_classes, names),
-            label_names=[names.get(i, str(i)) for i in range(config.num_classes)],
+            class_labels=labels,
+            label_names=label_names,
             seed=seed,
             sampling=settings,
             dtype=dtype,
@@ -140,12 +158,14 @@ class SamplingRun:
             format=format,
             shard_size=shard_size,
             rejection=rejection,
+            prompts=None if prompts is None else check_prompts(list(prompts), "prompts"),
+            negative_prompt=negative_prompt,
+            num_inference_steps=num_inference_steps,
         )
         if rejection is not None:
             place, files = find_classifier(rejection.classifier, config.num_classes, names)
             run = replace(run, rejection=replace(rejection, classifier_sha256=digest(files, place)))
-        weights = [path for part in ("vqmodel", "transformer") for path in weight_files(folder / part)]
-        return replace(run, weights_sha256=digest(weights, folder))  # last, since it reads gigabytes
+        return replace(run, weights_sha256=digest(_decisive_files(folder), folder))  # last, since it reads gigabytes
 
     @property
     def num_shards(self) -> int:
@@ -161,21 +181,79 @@ class SamplingRun:
         return f"shard-{number:05d}{FORMATS[self.format].suffix}"
 
     def label(self, index: int) -> int:
-        """Class id of an image."""
-        return self.class_labels[index % len(self.class_labels)]
+        """Class id of an image, 0 where there are no classes."""
+        return self.class_labels[index % len(self.class_labels)] if self.class_labels else 0
 
     def labels(self, num: int) -> np.ndarray:
         """Class ids of the first `num` images, or candidates, `(num,)`."""
         return np.resize(np.array(self.class_labels, dtype=np.int64), num)
 
+    def given(self, indices: Iterable[int]) -> dict[str, list]:
+        """What images are generated for, as `generate_batches` takes it."""
+        indices, given = list(indices), {}
+        if self.class_labels:
+            given["class_labels"] = [self.label(i) for i in indices]
+        if self.prompts is not None:
+            given["prompt"] = [self.prompts[i % len(self.prompts)] for i in indices]
+        return given
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What else the pipeline is called with."""
+        given = {"negative_prompt": self.negative_prompt, "num_inference_steps": self.num_inference_steps}
+        return {name: value for name, value in given.items() if value is not None}
+
     def rows(self, indices: range, columns: Mapping[str, np.ndarray] | None = None) -> Rows:
         """What stands beside images in their shard; more of it in `columns`."""
+        if self.prompts is not None:
+            columns = {"prompt": np.array(self.given(indices)["prompt"]), **(columns or {})}
         return Rows(indices, [self.label(i) for i in indices], self.label_names, columns or {})
 
     def as_json(self) -> dict[str, Any]:
-        """As it is read back from a file: lists for tuples, and nothing of a rejection that there is not."""
-        content = json.loads(json.dumps(asdict(self)))
-        return {name: value for name, value in content.items() if name != "rejection" or value is not None}
+        """As it is read back from a file: lists for tuples, nothing of what there is not, and of prompts the hash."""
+        content = asdict(self)
+        if self.prompts is not None:  # they stand beside their images
+            hashed = new_sha256("\n".join(self.prompts).encode()).hexdigest()
+            content["prompts"] = {"number": len(self.prompts), "sha256": hashed}
+        content = {name: value for name, value in content.items() if name not in OPTIONAL or value is not None}
+        return json.loads(json.dumps(content))
+
+
+OPTIONAL = ("rejection", "prompts", "negative_prompt", "num_inference_steps")
+
+
+def _check_given(
+    config: GeneratorConfig,
+    class_labels: Sequence[int | str] | None,
+    prompts: Sequence[str] | None,
+    negative_prompt: str | None,
+    num_inference_steps: int | None,
+    rejection: Rejection | None,
+) -> None:
+    """Raise `ValueError` for what the generator does not know, or lacks."""
+    trained_for = f"this generator was trained for {', '.join(config.conditions)}"
+    if "map" in config.conditions:
+        raise ValueError(f"many images of a generator that reads maps cannot be made yet: {trained_for}")
+    for name, value, condition in (
+        ("class_labels", class_labels, "class"), ("prompts", prompts, "text"),
+        ("negative_prompt", negative_prompt, "text"), ("keep_best", rejection, "class"),
+    ):  # fmt: skip
+        if value is not None and condition not in config.conditions:
+            raise ValueError(f"{name} cannot be given: {trained_for}")
+    if "text" in config.conditions and prompts is None:
+        raise ValueError(f"prompts must be given: {trained_for}")
+    most = getattr(config, "num_train_timesteps", None)
+    if num_inference_steps is not None and (most is None or not 1 <= num_inference_steps <= most):
+        accepted = "None: this generator has no steps" if most is None else f"in [1, {most}]"
+        raise ValueError(f"num_inference_steps must be {accepted}, got {num_inference_steps}")
+
+
+def _decisive_files(folder: Path) -> list[Path]:
+    """The files of a pipeline that decide about its images: weights, and of diffusion and texts a little more."""
+    files = [path for part in ("vqmodel", "transformer") for path in weight_files(folder / part)]
+    for part, pattern in (("scheduler", "*.json"), ("tokenizer", "*"), ("text_encoder", "*.safetensors")):
+        files += [path for path in (folder / part).glob(pattern) if path.is_file()]
+    return files
 
 
 def digest(files: Iterable[Path], folder: Path) -> str:

@@ -158,7 +158,6 @@ def test_info_needs_no_heavy_library(kind, saved):
     [
         ([], "the following arguments are required: COMMAND"),
         (["frobnicate"], "invalid choice: 'frobnicate'"),
-        (["generate", "--model", "x"], "the following arguments are required: --class_labels"),
         (["generate", "--model", "x", "--class_labels", "1", "--guidance_scale", "high"], "--guidance_scale"),
         (["generate", "--model", "x", "--class_labels", "1", "--batch_size", "0"], "must be at least 1, got 0"),
         (["generate", "--model", "x", "--class_labels", "1", "--temperature", "0"], "must be above 0, got 0"),
@@ -237,6 +236,7 @@ def test_generate_errors(fails, tmp_path, saved):
     def generate(*argv, model="pipeline"):
         return fails("generate", "--model", saved / model, "--out", tmp_path / "x.png", *argv)
 
+    assert "one of --class_labels, --prompt and --map must be given" in generate()
     assert "must be a FARPipeline" in generate("--class_labels", 1, model="tokenizer")
     assert "class_labels must be in [0, 3], got 4" in generate("--class_labels", 4)
     assert "class_labels must be in [0, 3], got -1" in generate("--class_labels", -1)

@@ -352,7 +352,8 @@ class TestKinds:
             assert cls.config_class.__name__ == kind.config_class.split(".")[1]
             assert cls.config_class.model_type == kind.model_type
         if kind.role == "pipeline":
-            assert set(cls._get_signature_keys(cls)[0]) == set(kind.components)
+            assert set(cls._get_signature_keys(cls)[0]) == {*kind.components, *kind.optional}
+            assert set(cls._optional_components) == set(kind.optional)
 
     def test_every_kind_of_folder_is_known(self, pipeline):
         assert folder_kind(pipeline).class_name == "FARPipeline"
@@ -373,7 +374,9 @@ class TestKinds:
             kind_of(FQGANImageProcessor())
 
     def test_which_kinds_generate(self):
-        assert {kind.class_name for kind in KINDS if kind.generates} == {"FARForImageGeneration", "FARPipeline"}
+        assert {kind.class_name for kind in KINDS if kind.generates} == {
+            "FARForImageGeneration", "FARPipeline", "CodeDiffusionTransformer", "CodeDiffusionPipeline",
+        }  # fmt: skip
 
     def test_no_other_file_lists_the_kinds(self):
         """Two of the names in quotes in one file are a copy of the table."""

@@ -20,21 +20,25 @@ import fqgan_hf
 import fqgan_hf.modeling
 from fqgan_hf import (
     CardInfo,
+    CodeDiffusionScheduler,
     FARForImageGeneration,
     FARPipeline,
     FQGANImageProcessor,
     FQGANModel,
     FQGANPipeline,
+    collect_facts,
     export,
 )
 from fqgan_hf.hub import cards, registration
 from fqgan_hf.hub.cards import render_card
+from fqgan_hf.hub.facts import format_facts
 from fqgan_hf.hub.kinds import KINDS
 
 
 CODE = {
     "tokenizer": {"modeling_fqgan.py", "image_processing_fqgan.py"},
     "generator": {"configuration_far.py", "modeling_far.py"},
+    "diffusion": {"configuration_code_diffusion.py", "modeling_code_diffusion.py", "scheduling_code_diffusion.py"},
 }
 
 
@@ -114,6 +118,31 @@ class TestExport:
         for path in (tmp_path / "out").rglob("*.json"):
             assert str(tmp_path) not in path.read_text(), path
 
+    def test_pipeline_of_diffusion_with_its_conditions(self, tmp_path):
+        pipe = tiny.conditional_pipeline("text", "map", kind="diffusion")
+        export(pipe, tmp_path)
+        assert_code_is_whole(tmp_path, "tokenizer", "diffusion")
+        folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+        assert folders == set(pipe.components)
+        config = json.loads((tmp_path / "transformer" / "config.json").read_text())
+        assert config["auto_map"]["AutoModel"] == "modeling_code_diffusion.CodeDiffusionTransformer"
+        assert "auto_map" not in json.loads((tmp_path / "scheduler" / "scheduler_config.json").read_text())
+        facts = collect_facts(tmp_path)
+        assert facts["belong_together"] is facts["maps_belong_together"] is True
+        assert (facts["text_encoder"], facts["scheduler"]["sampling"]) == ("CLIPTextModel", "ancestral")
+        assert facts["map_vqmodel"]["images"] == "label maps of 5 labels"
+        assert facts["transformer"]["conditions"] == ["text", "map"]
+        assert facts["transformer"]["text"] == "8 tokens, states of a frozen text encoder, 16 wide"
+        assert facts["transformer"]["map"] == "1 of 16 codes at 4x4 positions"
+        assert "conditions" in "".join(format_facts(facts))
+
+    def test_parts_beside_a_generator(self, tmp_path):
+        pipe = tiny.conditional_pipeline("text", kind="diffusion", text=None)
+        export(pipe.transformer, tmp_path, parts={"scheduler": pipe.scheduler, "tokenizer": pipe.tokenizer})
+        scheduler = CodeDiffusionScheduler.from_pretrained(tmp_path, subfolder="scheduler")
+        assert scheduler.config.codebook_size == pipe.scheduler.config.codebook_size
+        assert (tmp_path / "tokenizer" / "tokenizer.json").is_file()
+
     def test_card_can_be_left_alone(self, tmp_path):
         (tmp_path / "README.md").write_text("my own words")
         export(make_models()[0], tmp_path, write_card=False)
@@ -159,18 +188,42 @@ class TestCard:
     def test_every_snippet_runs(self, tmp_path):
         """As printed, each with no name of another's, from a folder that holds the model and a photo."""
         snippets = []
-        for name, obj in self.objects().items():
+        for name, obj in {**self.objects(), **self.conditional_objects()}.items():
             export(obj, tmp_path / "org" / name, repo_id=f"org/{name}")
             card = (tmp_path / "org" / name / "README.md").read_text()
             snippets += re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-        export(self.objects()["fqgan.md"], tmp_path / "path" / "to" / "the" / "tokenizer")
+        torch.manual_seed(0)
+        pipe = tiny.conditional_pipeline("text", "map", kind="diffusion", num_codebooks=3)
+        paths = tmp_path / "path" / "to" / "the"
+        export(pipe.vqmodel, paths / "tokenizer")
+        export(pipe.map_vqmodel, paths / "map" / "tokenizer")
+        pipe.scheduler.save_pretrained(str(paths / "scheduler"))
+        for part in (pipe.tokenizer, pipe.text_encoder):
+            part.save_pretrained(str(paths / "text" / "encoder"))
+        pipe.tokenizer.save_pretrained(str(paths / "text" / "tokenizer"))
         Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 50).convert("RGB").save(tmp_path / "photo.jpg")
-        assert len(snippets) == 7
+        Image.new("L", (16, 16), 4).save(tmp_path / "map.png")
+        assert len(snippets) == 16
         (tmp_path / "snippets.json").write_text(json.dumps(snippets))
         script = (
             "import json\nfor snippet in json.load(open('snippets.json')):\n    print(snippet)\n    exec(snippet, {})"
         )
         run_python(script, {"HF_HOME": str(tmp_path / "home")}, tmp_path)
+
+    def conditional_objects(self):
+        torch.manual_seed(0)
+        texts = tiny.conditional_pipeline("text", "map", kind="diffusion", num_codebooks=3)
+        config = {"conditions": ["class", "text"], "text_vocab_size": 17, "num_text_tokens": 8}
+        both = FARPipeline(
+            texts.vqmodel, tiny.generator(3, **config), texts.image_processor, tokenizer=texts.tokenizer
+        )
+        return {
+            "diffusion_of_text_and_map": texts.transformer,
+            "pipeline_of_text_and_map": texts,
+            "far_of_class_and_text": both.transformer,
+            "pipeline_of_class_and_text": both,
+            "map_tokenizer": texts.map_vqmodel,
+        }
 
     def objects(self):
         pipe = make_pipeline(3)
@@ -200,6 +253,28 @@ class TestCard:
             for part in ("scikit-learn's digits", "Forty epochs.", "| rFID | 0.5 |", '"org/name"', "3 of 32"):
                 assert part in text, (template, part)
             assert "\n\n\n" not in text and "{{" not in text
+
+    def test_tells_what_a_generator_is_given(self):
+        objects = self.conditional_objects()
+        expected = {
+            "diffusion_of_text_and_map": ("text-to-image", {"code-diffusion", "text-to-image", "map-to-image"}),
+            "pipeline_of_text_and_map": ("text-to-image", {"code-diffusion", "text-to-image", "map-to-image"}),
+            "far_of_class_and_text": ("text-to-image", {"far", "text-to-image", "class-conditional"}),
+            "map_tokenizer": ("image-to-image", {"image-tokenizer"}),
+        }
+        for name, (task, tags) in expected.items():
+            text = render_card(objects[name], "org/name")
+            data = ModelCard(text).data
+            assert data.pipeline_tag == task and tags <= set(data.tags), name
+            assert "\n\n\n" not in text and "{{" not in text, name
+        text = render_card(objects["pipeline_of_text_and_map"], "org/name")
+        for part in (
+            "from a prompt and a map", "| prompts | 8 tokens, states of a frozen text encoder, 16 wide |",
+            "| maps | 1 of 16 codes at 4x4 positions of label maps with 5 labels |",
+            "`map.png`: 16x16 pixels (width x height) whose values are labels from 0 to 4", "2111.14822",
+        ):  # fmt: skip
+            assert part in text
+        assert "classes" not in text
 
     def test_says_so_when_nothing_is_known(self):
         text = render_card(self.objects()["far.md"], "org/name")
@@ -237,8 +312,9 @@ class TestCard:
         assert "2303.06424" not in render_card(pipe.transformer, "org/name"), "it does not know its tokenizer's"
 
     def test_undefined_variables_raise(self, monkeypatch):
-        monkeypatch.setitem(cards._FACTS, "generator", lambda model: {"parameters": 1})
-        with pytest.raises(jinja2.UndefinedError, match="num_codebooks"):
+        facts = {"conditions": ["class"], "model_type": "far", "given": "a class"}
+        monkeypatch.setitem(cards._FACTS, "generator", lambda model: facts)
+        with pytest.raises(jinja2.UndefinedError, match="class_name"):
             render_card(self.objects()["far.md"], "org/name")
 
     def test_metrics_need_a_dataset_and_finite_values(self):
@@ -254,7 +330,7 @@ class TestRegistration:
         from diffusers.pipelines import pipeline_loading_utils as tables
 
         names = [kind.class_name for kind in KINDS if kind.role != "pipeline"]
-        assert len(names) == 3
+        assert len(names) == 5
         for name in names:
             assert tables.LOADABLE_CLASSES["fqgan_hf"][name] == ["save_pretrained", "from_pretrained"]
             assert tables.ALL_IMPORTABLE_CLASSES[name] == ["save_pretrained", "from_pretrained"]

@@ -50,6 +50,22 @@ def test_a_pipeline_is_loaded_whole_or_from_its_parts(saved, pipe):
     assert torch.equal(*codes)
 
 
+def test_a_generator_by_diffusion_is_joined_with_what_lies_beside_it(tmp_path):
+    pipe = tiny.conditional_pipeline("text", "map", kind="diffusion", text=None)
+    for name in ("vqmodel", "map_vqmodel", "transformer"):
+        getattr(pipe, name).save_pretrained(str(tmp_path / name))
+    pipe.image_processor.save_pretrained(str(tmp_path / "vqmodel"))
+    pipe.tokenizer.save_pretrained(str(tmp_path / "transformer" / "tokenizer"))
+    parts = tmp_path / "vqmodel", tmp_path / "transformer", None, tmp_path / "map_vqmodel"
+    with pytest.raises(ValueError, match="must have its scheduler in a subfolder"):
+        join_pipeline(*parts)
+    pipe.scheduler.save_pretrained(str(tmp_path / "transformer" / "scheduler"))
+    joined = join_pipeline(*parts)
+    given = {"prompt": ["a red apple"] * 2, "map_image": [torch.zeros(16, 16, dtype=torch.long)] * 2}
+    codes = [generate_images(p, given, seed=0, output_type="codes") for p in (pipe, joined)]
+    assert torch.equal(*codes)
+
+
 @pytest.mark.parametrize("name", ["bare", "tokenizer", "pipeline", "codec"])
 def test_a_tokenizer_is_found_wherever_there_is_one(saved, name):
     pipe = load_tokenizer(saved / name, "cpu")
@@ -76,7 +92,7 @@ def test_what_does_not_exist_is_named(tmp_path, saved):
         load_pipeline(tmp_path / "absent")
     with pytest.raises(ValueError, match="--device nonsense cannot be used here"):
         load_pipeline(saved / "pipeline", "nonsense")
-    with pytest.raises(ValueError, match="generator: .* cannot be loaded as FARForImageGeneration"):
+    with pytest.raises(ValueError, match="generator: .* cannot be loaded as a generator, it is a FQGANModel"):
         join_pipeline(saved / "tokenizer", saved / "tokenizer")
 
 
@@ -114,6 +130,21 @@ def test_images_do_not_depend_on_the_batch_size(pipe):
     for batch_size in (1, 3, 16):
         codes = generate_images(pipe, labels, seed=3, batch_size=batch_size, settings=settings, output_type="codes")
         assert torch.equal(codes, expected)
+
+
+@pytest.mark.parametrize("kind", ["far", "diffusion"])
+def test_prompts_and_edits_in_batches(kind):
+    pipe = tiny.conditional_pipeline("text", kind=kind)
+    photo = Image.effect_mandelbrot((16, 16), (-2, -1.5, 1, 1.5), 50).convert("RGB")
+    given = {"prompt": ["a red apple", "a pear", "blue"], "image": [photo] * 3}
+    arguments = {"strength": 0.5, "negative_prompt": "green"}
+    codes = [
+        generate_images(pipe, given, seed=3, batch_size=size, output_type="codes", arguments=arguments)
+        for size in (2, 3)
+    ]
+    assert torch.equal(*codes) and len(codes[0]) == 3
+    with pytest.raises(ValueError, match="given must have as many values of each name, got .*'image': 2"):
+        generate_images(pipe, given | {"image": [photo] * 2}, seed=3)
 
 
 def test_generate_images_is_the_pipeline_with_one_generator_per_image(pipe):
