@@ -9,6 +9,9 @@ preset; `--on_the_fly --train_data_dir images/` encodes images during training, 
 in `output_dir` loads with `FARForImageGeneration.from_pretrained`; beside it are `metrics.jsonl` (one line every
 --logging_steps), `losses.png`, `samples/` (with --sample_steps) and `checkpoint-*` (to resume from with
 --resume_from_checkpoint latest).
+
+`--conditions text --train_text_encoder` trains on captions in place of classes, `--conditions map` on maps; the store
+of codes must have them (`extract_codes --caption_column`, `--map_column`).
 """
 
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ removed. A run that is killed anywhere leaves the previous checkpoint as it was.
 
 import copy
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -212,11 +212,16 @@ def unsharded(model: nn.Module) -> nn.Module:
     return whole.to(model.dtype)
 
 
-def export(components: Iterable[Any], output_dir: str | Path) -> None:
+def export(components: Iterable[Any], output_dir: str | Path, parts: Mapping[str, Any] | None = None) -> None:
     """
     Save models and processors in `from_pretrained` form directly in `output_dir`, all of them or none.
 
     Whoever finds a `config.json` there finds the weights that belong to it. See `staged_folder`.
+
+    Args:
+        components (`Iterable`): Go into the folder itself.
+        output_dir (`str` or `Path`): The folder.
+        parts (`Mapping[str, Any]`, *optional*): Others, by the subfolder that they go into.
 
     Raises:
         OSError: There is no room for it, for example; what was there before is as it was.
@@ -225,3 +230,5 @@ def export(components: Iterable[Any], output_dir: str | Path) -> None:
     with named_errors(f"the model in {output_dir}"), staged_folder(output_dir) as staging:
         for component in components:
             component.save_pretrained(str(staging))
+        for folder, part in (parts or {}).items():
+            part.save_pretrained(str(staging / folder))

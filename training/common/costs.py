@@ -21,7 +21,7 @@ def count_parameters(module: nn.Module | None) -> int:
     return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
 
 
-def forward_flops(module: nn.Module, *inputs: torch.Tensor, **options: Any) -> int:
+def forward_flops(module: nn.Module, *inputs: torch.Tensor, device: str = "cpu", **options: Any) -> int:
     """
     Floating-point operations of a forward pass; a multiplication and an addition count as two.
 
@@ -30,20 +30,21 @@ def forward_flops(module: nn.Module, *inputs: torch.Tensor, **options: Any) -> i
     Args:
         module (`nn.Module`): Its matrix products, convolutions and attention count, other operations do not.
         inputs (`torch.Tensor`): Only their shapes and dtypes matter.
+        device (`str`): Where the tensors claim to be; "meta" for a module that looks at the values of those on a CPU.
         options: Its keyword arguments; of tensors, too, only shapes and dtypes matter.
     """
     tensors = [*module.named_parameters(), *module.named_buffers()]
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
-        state = {name: torch.empty_like(tensor, device="cpu") for name, tensor in tensors}
-        inputs = tuple(_without_values(tensor) for tensor in inputs)
-        options = {name: _without_values(value) for name, value in options.items()}
+        state = {name: torch.empty_like(tensor, device=device) for name, tensor in tensors}
+        inputs = tuple(_without_values(tensor, device) for tensor in inputs)
+        options = {name: _without_values(value, device) for name, value in options.items()}
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # the only kernel that counts on every device
             torch.func.functional_call(module, state, inputs, options)
     return counter.get_total_flops()
 
 
-def _without_values(value: Any) -> Any:
-    return torch.empty_like(value, device="cpu") if isinstance(value, torch.Tensor) else value
+def _without_values(value: Any, device: str) -> Any:
+    return torch.empty_like(value, device=device) if isinstance(value, torch.Tensor) else value
 
 
 def readable(number: float, unit: str = "") -> str:

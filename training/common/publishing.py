@@ -3,7 +3,9 @@
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.logging import get_logger
@@ -31,6 +33,7 @@ def save_model(
     model: nn.Module,
     ema: EMAModel | None = None,
     processor: FQGANImageProcessor | None = None,
+    parts: Mapping[str, Any] | None = None,
 ) -> None:
     """
     Write the trained model to `output_dir`, averaged if there is an average, and publish it; every process calls this.
@@ -41,13 +44,14 @@ def save_model(
         model (`nn.Module`): As `accelerator.prepare` gave it.
         ema (`EMAModel`, *optional*): Average of its weights.
         processor (`FQGANImageProcessor`, *optional*): Saved beside a tokenizer.
+        parts (`Mapping[str, Any]`, *optional*): Saved beside a generator, each in a subfolder of that name.
     """
     accelerator.wait_for_everyone()
     model = accelerator.unwrap_model(model)
     with ema_weights(ema, model):
         whole = unsharded(model)
         if accelerator.is_main_process:
-            export([whole] if processor is None else [whole, processor], args.output_dir)
+            export([whole] if processor is None else [whole, processor], args.output_dir, parts)
             if args.push_to_hub:
                 card = CardInfo(datasets=_datasets_of(args), training=_training_summary(accelerator, args, plan, log))
                 logger.info(f"Publishing {args.output_dir} as {args.hub_model_id}")

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.training.common.costs import (
@@ -19,6 +18,7 @@ from fqgan_hf.training.common.costs import (
     readable,
 )
 from fqgan_hf.training.common.loop import TrainingPlan
+from fqgan_hf.training.far.conditions import describe_conditions
 from fqgan_hf.training.far.trainable import TrainableGenerator
 
 
@@ -36,7 +36,9 @@ class _Encoding(nn.Module):
         return self.tokenizer.quantizer(self.tokenizer.encode_features(pixel_values)).codes
 
 
-def flops_per_image(model: PreTrainedModel, encoder: FQGANModel | None = None, resolution: int = 256) -> float:
+def flops_per_image(
+    generator: TrainableGenerator, encoder: FQGANModel | None = None, resolution: int | None = None
+) -> float:
     """
     Floating-point operations of training on one image.
 
@@ -44,14 +46,15 @@ def flops_per_image(model: PreTrainedModel, encoder: FQGANModel | None = None, r
     matrix products, and what --gradient_checkpointing computes a second time are left out.
 
     Args:
-        model (`PreTrainedModel`): The generator; see `TrainableGenerator`.
+        generator (`TrainableGenerator`): What is trained.
         encoder (`FQGANModel`, *optional*): Encodes images on the fly.
-        resolution (`int`): Of those images, in pixels.
+        resolution (`int`, *optional*): Of those images, in pixels.
     """
-    config = model.config
-    labels = torch.zeros(1, dtype=torch.long)
-    codes = torch.zeros(1, config.num_positions, config.num_codebooks, dtype=torch.long)
-    flops = 3 * forward_flops(model, class_labels=labels, codes=codes)
+    flops = 3 * forward_flops(generator.model, device="meta", **generator.forward_inputs)
+    text_encoder = generator.conditions.text_encoder
+    if text_encoder is not None:
+        ids = torch.zeros(1, generator.conditions.num_text_tokens, dtype=torch.long)
+        flops += forward_flops(text_encoder, device="meta", input_ids=ids, attention_mask=torch.ones_like(ids))
     if encoder is not None:
         flops += forward_flops(_Encoding(encoder), torch.empty(1, 3, resolution, resolution))
     return flops
@@ -74,7 +77,10 @@ def describe_run(
         encoder (`FQGANModel`, *optional*): Encodes images on the fly.
     """
     config = generator.model.config
-    frozen, parameters = count_parameters(encoder), count_parameters(generator.model)
+    text_encoder = generator.conditions.text_encoder
+    kept = {"the tokenizer, which encodes on the fly": encoder, "the text encoder": text_encoder}
+    kept = {name: count_parameters(network) for name, network in kept.items() if network is not None}
+    frozen, parameters = sum(kept.values()), count_parameters(generator.model)
     images = plan.max_train_steps * plan.samples_per_step
     memory = TRAINED_BYTES * parameters + FROZEN_BYTES * frozen + AVERAGED_BYTES * parameters * args.use_ema
     lines = cost_lines(args, plan, f"{readable(flops, 'FLOP')} per image", images * flops, memory)
@@ -82,12 +88,11 @@ def describe_run(
     return as_block(
         {
             "run": args.config or "no preset",
-            "generator": f"{generator.description}; {config.num_classes} classes -> {config.num_positions} positions "
+            "generator": f"{generator.description}; {describe_conditions(config)} -> {config.num_positions} positions "
             f"x {config.num_codebooks} codes of {config.codebook_size}",
             "trained": f"{readable(parameters)} parameters",
-            "frozen": f"{readable(frozen)} parameters of the tokenizer, which encodes on the fly"
-            if frozen
-            else "nothing",
+            "frozen": "; ".join(f"{readable(number)} parameters of {name}" for name, number in kept.items())
+            or "nothing",
             **lines,
         }
     )

@@ -5,6 +5,7 @@ Both give the same codes for the same image, view by view: either can replace th
 (`extract_codes --stochastic`).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,11 @@ class GeneratorData:
         """Where the images came from."""
         return self.manifest.source
 
+    def captions(self) -> Iterator[str]:
+        """All captions of the training images, one image after another; only where there is a store that has them."""
+        for row in self.training.indices:
+            yield from self.training.captions[row].as_py()
+
     @torch.no_grad()
     def codes_of(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Codes `(batch, positions, num_codebooks)` of a batch, in full precision as `extract_codes` makes them."""
@@ -77,6 +83,7 @@ def stored_codes(args: "GeneratorArguments", tokenizer_fingerprint: str | None) 
     indices, held_out = split_indices(num_rows, args.validation_fraction, args.seed)
     if args.validation_codes_dir is not None:
         held_out_manifest = _load_codes(args.validation_codes_dir, manifest.tokenizer_fingerprint)
+        _check_same_maps(manifest, held_out_manifest, args.validation_codes_dir)
         held_out_rows = load_rows(args.validation_codes_dir, held_out_manifest, args.cache_dir)
         held_out = range(len(held_out_rows))
     return GeneratorData(
@@ -86,6 +93,15 @@ def stored_codes(args: "GeneratorArguments", tokenizer_fingerprint: str | None) 
         len(indices),
         manifest.content_fingerprint(),
     )
+
+
+def _check_same_maps(manifest: CodesManifest, held_out_manifest: CodesManifest, codes_dir: str) -> None:
+    ours, theirs = manifest.map, held_out_manifest.map
+    if ours is not None and theirs is not None and ours.tokenizer_fingerprint != theirs.tokenizer_fingerprint:
+        raise ValueError(
+            f"validation_codes_dir {codes_dir} holds map codes of another map tokenizer: {theirs.tokenizer!r} made "
+            f"them, those to train on are of {ours.tokenizer!r}"
+        )
 
 
 def encoded_images(args: "GeneratorArguments", tokenizer: FQGANModel) -> GeneratorData:

@@ -12,7 +12,6 @@ from accelerate.utils import DistributedType
 from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
 
-from fqgan_hf.codes.manifest import CodesManifest
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pretrained import load_pretrained
 from fqgan_hf.training.common.checkpointing import load_checkpoint, save_checkpoint
@@ -31,8 +30,8 @@ from fqgan_hf.training.common.loop import (
 from fqgan_hf.training.common.metric_log import MetricLog
 from fqgan_hf.training.common.publishing import save_model
 from fqgan_hf.training.far.costs import describe_run, flops_per_image
-from fqgan_hf.training.far.generator_data import encoded_images, stored_codes
-from fqgan_hf.training.far.sampling import SampleGrid
+from fqgan_hf.training.far.generator_data import GeneratorData, encoded_images, stored_codes
+from fqgan_hf.training.far.sampling import SampleGrid, load_map_tokenizer
 from fqgan_hf.training.far.trainable import TrainableGenerator
 from fqgan_hf.training.far.validation import validate
 
@@ -47,7 +46,7 @@ def train_generator(
     accelerator: Accelerator,
     args: Arguments,
     resume: Path | None,
-    build_model: Callable[[Arguments, CodesManifest], TrainableGenerator],
+    build_model: Callable[[Arguments, GeneratorData], TrainableGenerator],
 ) -> None:
     """
     Build, loop and save; `run_training` sees to the setup.
@@ -58,7 +57,7 @@ def train_generator(
         accelerator (`Accelerator`): Of the run.
         args (`GeneratorArguments`): The script's options.
         resume (`Path`, *optional*): Checkpoint to go on from.
-        build_model (`Callable`): From the options and what the codes are to the generator.
+        build_model (`Callable`): From the options and the data to the generator.
     """
     # Build
     if args.sample_steps is not None and accelerator.distributed_type == DistributedType.FSDP:
@@ -70,14 +69,16 @@ def train_generator(
             data = encoded_images(args, tokenizer)
         else:
             data = stored_codes(args, None if tokenizer is None else tokenizer.fingerprint())
-    generator = build_model(args, data.manifest)
-    model = generator.model
-    samples = SampleGrid.from_arguments(args, model.config)
+    generator = build_model(args, data)
+    model, conditions = generator.model, generator.conditions
+    map_vqmodel = load_map_tokenizer(args.map_tokenizer, data.manifest)
+    samples = SampleGrid.from_arguments(args, model.config, conditions.names, data.held_out, map_vqmodel)
     plan = TrainingPlan.from_arguments(args, data.num_samples, accelerator.num_processes)
-    state = state_of_run(accelerator, args, plan, data, model)
+    state = state_of_run(accelerator, args, plan, data, model) | conditions.state
+    state["model"].update(generator.settings)
     dataloader = build_dataloader(data.training, plan, args, args.dataloader_num_workers)
     held_out_loader = DataLoader(data.held_out, args.train_batch_size, num_workers=args.dataloader_num_workers)
-    flops = flops_per_image(model, data.encoder, data.manifest.resolution)
+    flops = flops_per_image(generator, data.encoder, data.manifest.resolution)
     if accelerator.is_main_process:
         print(describe_run(args, plan, generator, flops, data.encoder), flush=True)
 
@@ -97,6 +98,8 @@ def train_generator(
         ema.to(accelerator.device)
     if args.on_the_fly or args.sample_steps is not None:
         tokenizer.to(accelerator.device).eval().requires_grad_(False)
+    conditions.to(accelerator.device)
+    accelerator.register_for_checkpointing(*generator.stateful)
     first_step = load_checkpoint(accelerator, resume, state, plan.max_train_steps, ema) if resume else 0
     update = GuardedUpdate(accelerator, args)
 
@@ -106,11 +109,13 @@ def train_generator(
     for step, number, batch in training_batches(dataloader, plan, first_step):
         seed_step(plan, step, number, accelerator.process_index)
         codes = data.codes_of(batch)
+        with accelerator.autocast():
+            inputs = conditions.inputs(batch, accelerator.device)
         with accelerator.accumulate(model):
-            output = model(class_labels=batch["class_labels"], codes=codes, labels=codes)
+            output = generator.training_loss(model, codes, inputs)
             accelerator.backward(output.loss)
-            scalars = {f"loss/{k}": loss for k, loss in enumerate(output.codebook_losses.detach())}
-            scalars["loss/total"] = output.loss.detach()
+            scalars = {f"loss/{k}": loss for k, loss in enumerate(output.codebook_losses)}
+            scalars |= {"loss/total": output.loss.detach(), **output.scalars}
             scalars.update(update(model, optimizer, scheduler, batch["index"]))
         log.add(scalars)
         if not accelerator.sync_gradients:
@@ -128,10 +133,11 @@ def train_generator(
                 log.write(step, validate(accelerator, generator, held_out_loader, data))
         if args.sample_steps is not None and (step % args.sample_steps == 0 or last) and accelerator.is_main_process:
             with ema_weights(ema, generator.model), evaluation_mode(generator.model) as bare_model:
-                samples.save(generator.build_pipeline(tokenizer, bare_model), step)
+                pipe = generator.build_pipeline(tokenizer, bare_model, conditions.pipeline_parts)
+                samples.save(pipe, step)
         if step % args.checkpointing_steps == 0:
             save_checkpoint(accelerator, args.output_dir, step, state, ema, args.checkpoints_total_limit)
 
     # Save
     log.close()
-    save_model(accelerator, args, plan, log, model, ema)
+    save_model(accelerator, args, plan, log, model, ema, parts=generator.saved_parts)

@@ -1,84 +1,74 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""FAR as the training loop trains it: built for given codes, with its loss on held-out codes and its pipeline.
+"""FAR as the training loop trains it: built for given codes, with its losses and its pipeline.
 
 Shapes: B batch, T positions, K codebooks, V codebook size.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from fqgan_hf.codes.manifest import CodesManifest
-from fqgan_hf.evaluation.code_figures import code_cross_entropy
-from fqgan_hf.modeling.configuration_far import FARConfig
+import torch
+import torch.nn.functional as F
+
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
+from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pipelines.pipeline_far import FARPipeline
-from fqgan_hf.pretrained import build_from_config, load_pretrained
-from fqgan_hf.training.common.arguments import load_model_config
-from fqgan_hf.training.common.model_config import check_config_keys
-from fqgan_hf.training.far.trainable import TrainableGenerator
+from fqgan_hf.training.far.building import build_generator, describe_architecture
+from fqgan_hf.training.far.conditions import GeneratorConditions, empty_inputs
+from fqgan_hf.training.far.trainable import Inputs, TrainableGenerator, TrainingLoss
 
 
 if TYPE_CHECKING:
+    from fqgan_hf.training.far.generator_data import GeneratorData
     from fqgan_hf.training.train_far import TrainFARArguments
 
 
-def build_far(args: "TrainFARArguments", manifest: CodesManifest) -> TrainableGenerator:
+def build_far(args: "TrainFARArguments", data: "GeneratorData") -> TrainableGenerator:
     """
-    A FAR for these codes, pretrained or new. What the codes determine comes from the manifest, the rest from the
-    model's configuration.
+    A FAR for these codes, pretrained or new; see `build_generator`.
 
     Args:
-        args (`TrainFARArguments`): `head`, `model_config_name_or_path` and `pretrained_model_name_or_path` are read.
-        manifest (`CodesManifest`): Of the codes.
+        args (`TrainFARArguments`): The run's.
+        data (`GeneratorData`): The codes.
 
     Raises:
         ValueError: The model is not one for these codes, or cannot be built.
     """
-    given = {
-        "num_codebooks": manifest.num_codebooks,
-        "codebook_size": manifest.codebook_size,
-        "grid_height": manifest.grid[0],
-        "grid_width": manifest.grid[1],
-        "num_classes": len(manifest.id2label),
-    }
-    id2label = {int(key): name for key, name in manifest.id2label.items()}
-    if args.pretrained_model_name_or_path is not None:
-        model = load_pretrained(
-            FARForImageGeneration, args.pretrained_model_name_or_path, "pretrained_model_name_or_path"
-        )
-        if args.head not in (None, model.config.head_type):
-            raise ValueError(
-                f"head must be that of the pretrained model, {model.config.head_type!r}, got {args.head!r}"
-            )
-        given["tokenizer_fingerprint"] = manifest.tokenizer_fingerprint
-        _check_fits(model.config.to_dict(), given)
-    else:
-        config = load_model_config(args.model_config_name_or_path) if args.model_config_name_or_path else {}
-        check_config_keys(config, set(FARConfig().to_dict()), "FARConfig")
-        _check_fits(config, given)
-        config.update(given, id2label=id2label)
-        if args.head is not None:
-            config["head_type"] = args.head
-        model = build_from_config(lambda: FARForImageGeneration(FARConfig(**config)))
-    model.config.id2label = id2label
-    model.config.tokenizer_fingerprint = manifest.tokenizer_fingerprint
-    return trainable_far(model)
+    model, conditions = build_generator(FARForImageGeneration, args, data, {"head": ("head_type", args.head)})
+    return trainable_far(model, conditions)
 
 
-def _check_fits(config: dict[str, Any], given: dict[str, Any]) -> None:
-    """Raise `ValueError` for what a model's configuration says otherwise than the codes; it may leave it open."""
-    for name, value in given.items():
-        if config.get(name, value) not in (None, value):
-            raise ValueError(f"{name} of the model must be that of the codes, {value!r}, got {config[name]!r}")
-
-
-def trainable_far(model: FARForImageGeneration) -> TrainableGenerator:
+def trainable_far(model: FARForImageGeneration, conditions: GeneratorConditions | None = None) -> TrainableGenerator:
     """A FAR with what the training loop asks of it."""
+    conditions = conditions or GeneratorConditions()
     config = model.config
-    heads = {"ar": f"factorized head of {config.num_head_layers}", "linear": "linear heads", "mlp": "MLP heads"}
+    codes = torch.zeros(1, config.num_positions, config.num_codebooks, dtype=torch.long)
     return TrainableGenerator(
         model,
-        f"{config.num_hidden_layers} layers of width {config.hidden_size}, {heads[config.head_type]}",
-        code_cross_entropy,
-        lambda tokenizer, model: FARPipeline(tokenizer, model, FQGANImageProcessor()),
+        describe_architecture(model),
+        far_loss,
+        far_held_out_losses,
+        build_far_pipeline,
+        {**empty_inputs(config), "codes": codes},
+        conditions,
+        saved_parts=conditions.saved_parts,
     )
+
+
+def far_loss(model: FARForImageGeneration, codes: torch.Tensor, inputs: Inputs) -> TrainingLoss:
+    """Cross-entropy of codes `(B, T, K)`, each given those before it."""
+    output = model(codes=codes, labels=codes, **inputs)
+    return TrainingLoss(output.loss, output.codebook_losses.detach(), {})
+
+
+def far_held_out_losses(
+    model: FARForImageGeneration, codes: torch.Tensor, inputs: Inputs, index: torch.Tensor
+) -> torch.Tensor:
+    """The same of each image and codebook, `(B, K)`; nothing is drawn."""
+    logits = model(codes=codes, **inputs).logits.float()  # (B, T, K, V)
+    return F.cross_entropy(logits.movedim(-1, 1), codes, reduction="none").mean(1)
+
+
+def build_far_pipeline(vqmodel: FQGANModel, model: FARForImageGeneration, parts: dict[str, Any]) -> FARPipeline:
+    """The pipeline that shows what a FAR makes; `parts` are optional components by name."""
+    return FARPipeline(vqmodel=vqmodel, transformer=model, image_processor=FQGANImageProcessor(), **parts)

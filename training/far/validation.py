@@ -27,9 +27,10 @@ def validate(
         `dict`: `validation/loss/{k}` of each codebook in nats per position, and `validation/loss`, their mean.
     """
     images = []
-    with evaluation_mode(generator.model) as model:
+    with evaluation_mode(generator.model) as model, accelerator.autocast():
         for batch in dataloader:
-            losses = generator.held_out_losses(model, batch["class_labels"], data.codes_of(batch))
+            inputs = generator.conditions.inputs(batch, accelerator.device)
+            losses = generator.held_out_losses(model, data.codes_of(batch), inputs, batch["index"])
             images.append(accelerator.gather_for_metrics(losses))  # without those that only fill up a last batch
     losses = torch.cat(images).mean(0).tolist()
     return {

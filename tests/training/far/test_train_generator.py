@@ -1,6 +1,7 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """One loop for every generator: a second one, which has nothing of FAR, trains, is shown, resumes and loads."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +23,10 @@ from fqgan_hf.training.common.launch import run_training
 from fqgan_hf.training.common.resuming import ON_RESUME, OnResume
 from fqgan_hf.training.extract_codes import main as extract_codes
 from fqgan_hf.training.far.arguments import GeneratorArguments
+from fqgan_hf.training.far.generator_data import GeneratorData
 from fqgan_hf.training.far.loop import train_generator
-from fqgan_hf.training.far.sampling import SAMPLES_PER_CLASS
-from fqgan_hf.training.far.trainable import TrainableGenerator
+from fqgan_hf.training.far.sampling import SAMPLES_PER_ROW
+from fqgan_hf.training.far.trainable import TrainableGenerator, TrainingLoss
 
 from ..conftest import TOKENIZER
 
@@ -34,6 +36,7 @@ class BagArguments(GeneratorArguments):
     """Options of the second generator: those of all, and one of its own."""
 
     num_words: int = 3
+    spelling: str = "plain"
 
 
 class BagConfig(PreTrainedConfig):
@@ -68,7 +71,7 @@ class BagOfCodes(PreTrainedModel):
         scores = self.table[class_labels].log_softmax(-1)[:, None].expand(-1, codes.shape[1], -1, -1)
         return -scores.gather(-1, codes[..., None])[..., 0].mean(1)
 
-    def forward(self, class_labels: torch.Tensor, codes: torch.Tensor, labels: torch.Tensor | None = None):
+    def forward(self, class_labels: torch.Tensor, codes: torch.Tensor):
         losses = self.losses(class_labels, codes).mean(0)
         return BagOutput(loss=losses.mean(), codebook_losses=losses)
 
@@ -80,20 +83,46 @@ DRAWN: list[list[int]] = []
 class BagPipeline:
     """Makes a picture of the first number of each image's own generator."""
 
-    def __init__(self, tokenizer: FQGANModel, model: BagOfCodes):
+    def __init__(self, tokenizer: FQGANModel, model: BagOfCodes, parts: dict):
         assert isinstance(tokenizer, FQGANModel) and isinstance(model, BagOfCodes) and not model.training
+        assert parts == {}, "a class needs none"
 
     def set_progress_bar_config(self, **kwargs) -> None:
         pass
 
-    def __call__(self, class_labels, *, generator, guidance_scale, **kwargs):
+    def __call__(self, class_labels, *, generator, guidance_scale):
         assert guidance_scale == 1.5
         SHOWN.append(list(class_labels))
         DRAWN.append([int(torch.randint(256, (), generator=one)) for one in generator])
         return SimpleNamespace(images=[Image.new("RGB", (16, 16), (grey,) * 3) for grey in DRAWN[-1]])
 
 
-def build_bag(args: BagArguments, manifest) -> TrainableGenerator:
+class Tally:
+    """What a generator keeps besides its weights: how many images it has seen."""
+
+    def __init__(self):
+        self.number = torch.zeros((), dtype=torch.long)
+
+    def state_dict(self) -> dict:
+        return {"number": self.number}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.number = state["number"]
+
+
+class Words(dict):
+    """What is saved beside a generator."""
+
+    def save_pretrained(self, folder: str) -> None:
+        Path(folder).mkdir()
+        Path(folder, "words.json").write_text(json.dumps(self))
+
+
+TALLIES: list[Tally] = []
+
+
+def build_bag(args: BagArguments, data: GeneratorData) -> TrainableGenerator:
+    manifest = data.manifest
     height, width = manifest.grid
     config = BagConfig(
         num_classes=len(manifest.id2label),
@@ -103,7 +132,20 @@ def build_bag(args: BagArguments, manifest) -> TrainableGenerator:
         num_words=args.num_words,
         id2label={int(key): name for key, name in manifest.id2label.items()},
     )
-    return TrainableGenerator(BagOfCodes(config), f"bag of {args.num_words} words", BagOfCodes.losses, BagPipeline)
+    TALLIES.append(Tally())
+
+    def training_loss(model, codes, inputs) -> TrainingLoss:
+        TALLIES[-1].number += len(codes)
+        output = model(codes=codes, **inputs)
+        return TrainingLoss(output.loss, output.codebook_losses.detach(), {"loss/tally": TALLIES[-1].number.float()})
+
+    return TrainableGenerator(
+        BagOfCodes(config), f"bag of {args.num_words} words", training_loss,
+        lambda model, codes, inputs, index: model.losses(codes=codes, **inputs), BagPipeline,
+        {"class_labels": torch.zeros(1, dtype=torch.long), "codes": torch.zeros(1, height * width, 2).long()},
+        saved_parts={"words": Words(number=args.num_words)}, stateful=TALLIES[-1:],
+        settings={"spelling": args.spelling},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +164,7 @@ def train(store, cache_dir, monkeypatch):
     """Trains the second generator for some steps."""
     # As `head` of FAR: what it makes of the model is compared.
     monkeypatch.setitem(ON_RESUME, "num_words", OnResume.BY_CONTENT)
+    monkeypatch.setitem(ON_RESUME, "spelling", OnResume.BY_CONTENT)
 
     def run(output_dir: Path, steps: int, **changes) -> None:
         tokenizer, codes = store
@@ -150,10 +193,15 @@ def test_a_second_generator_trains_without_a_loop_of_its_own(train, read_metrics
         (validated[0]["validation/loss/0"] + validated[0]["validation/loss/1"]) / 2
     )
 
+    assert [record["loss/tally"] for record in records if "loss/tally" in record] == [
+        4.0 * step for step in range(1, 9)
+    ]
+
     model = BagOfCodes.from_pretrained(tmp_path)
     assert model.config.num_words == 3 and model.table.abs().max() > 0.1
+    assert json.loads((tmp_path / "words" / "words.json").read_text()) == {"number": 3}
     # The same draws each time, by the one rule of images from a seed.
-    assert SHOWN == [[2] * SAMPLES_PER_CLASS + [0] * SAMPLES_PER_CLASS] * 2
+    assert SHOWN == [[2] * SAMPLES_PER_ROW + [0] * SAMPLES_PER_ROW] * 2
     assert DRAWN[0] == DRAWN[1] == [int(torch.randint(256, (), generator=image_generator(0, i))) for i in range(8)]
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
         "step-00000004.png",
@@ -167,8 +215,11 @@ def test_a_second_generator_resumes_as_itself(train, tmp_path):
     train(tmp_path / "parts", 8, resume_from_checkpoint="latest")
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert torch.equal(whole["table"], parts["table"])
+    assert [int(tally.number) for tally in TALLIES[-3:]] == [32, 16, 32], "what it keeps goes on, too"
     with pytest.raises(ValueError, match="num_words of the model was 3 and is now 4"):
         train(tmp_path / "parts", 12, resume_from_checkpoint="latest", num_words=4)
+    with pytest.raises(ValueError, match="spelling of the model was 'plain' and is now 'fancy'"):
+        train(tmp_path / "parts", 12, resume_from_checkpoint="latest", spelling="fancy")
 
 
 def test_only_one_file_of_the_room_knows_far():
