@@ -23,7 +23,7 @@ def register_with_diffusers() -> None:
       path, which it then refuses to load from the Hub);
     - components are found again, from folders and from the Hub, without remote code;
     - `DiffusionPipeline.from_pretrained` finds `FARPipeline` by the `_class_name` of such a folder. diffusers looks
-      that name up in its own namespace only, so the two pipelines are offered there, and imported on first use.
+      that name up in its own namespace only, so the pipelines are offered there, and imported on first use.
 
     The tables are internal to diffusers: a test and the upper bound in setup.py watch over them. diffusers itself is
     not imported here; if it has not been yet, its tables are filled in when it is.

@@ -67,7 +67,8 @@ class Edit:
         if self.strength < 1.0:
             batch, positions, codebooks = codes.shape
             drawn = draw_uniforms(generator, (batch, positions, codebooks if per_codebook else 1), codes.device)
-            is_free = chosen_share(is_free, drawn.expand(codes.shape), self.strength)
+            # They are where there is float64, which need not be where the codes are.
+            is_free = chosen_share(is_free.to(drawn.device), drawn.expand(codes.shape), self.strength).to(codes.device)
         return codes.masked_fill(is_free, -1)
 
 

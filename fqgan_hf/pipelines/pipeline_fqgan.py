@@ -69,8 +69,8 @@ class FQGANPipeline(DiffusionPipeline):
         super().__init__()
         if getattr(getattr(vqmodel, "config", None), "num_labels", None) is not None:
             raise ValueError(
-                f"vqmodel must be a tokenizer of pictures, got one of label maps of {vqmodel.config.num_labels} labels: "
-                "its encode_labels and decode_labels take and give label maps"
+                f"vqmodel must be a tokenizer of pictures, got one of label maps of {vqmodel.config.num_labels} "
+                "labels: its encode_labels and decode_labels take and give label maps"
             )
         self.register_modules(vqmodel=vqmodel, image_processor=image_processor)
 

@@ -15,7 +15,7 @@ from fqgan_hf.codes.manifest import CodesManifest
 from fqgan_hf.codes.store import finish, is_written, load_rows, shard_name, write_shard
 from fqgan_hf.failures import MISTAKES, first_line
 from fqgan_hf.files import read_metrics
-from fqgan_hf.training import extract_codes, train_far, train_fqgan
+from fqgan_hf.training import extract_codes, train_code_diffusion, train_far, train_fqgan
 from fqgan_hf.training.common.arguments import load_model_config, parse_arguments
 from fqgan_hf.training.common.model_config import check_model_config
 from fqgan_hf.training.common.resuming import check_resumable, read_checkpoint, recorded_options, tell_changes
@@ -108,6 +108,11 @@ def as_json(value) -> bytes:
 SCRIPTS = [
     (train_fqgan, train_fqgan.TrainFQGANArguments, ["--train_data_dir", "images", "--output_dir", "out"]),
     (train_far, train_far.TrainFARArguments, ["--codes_dir", "codes", "--output_dir", "out"]),
+    (
+        train_code_diffusion,
+        train_code_diffusion.TrainCodeDiffusionArguments,
+        ["--codes_dir", "codes", "--output_dir", "out"],
+    ),
     (extract_codes, extract_codes.ExtractCodesArguments, ["--train_data_dir", "images", "--output_dir", "out"]),
 ]
 

@@ -64,7 +64,23 @@ def save_model(
                     card=card,
                     image_processor=processor,
                 )
+                if parts:
+                    _push_parts(args, parts)
     accelerator.wait_for_everyone()
+
+
+def _push_parts(args: TrainingArguments, parts: Mapping[str, Any]) -> None:
+    """Put what `export` has written into subfolders beside a model that is on the Hub."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=args.hub_token)
+    repo_id = args.hub_model_id if "/" in args.hub_model_id else f"{api.whoami()['name']}/{args.hub_model_id}"
+    api.upload_folder(
+        repo_id=repo_id,
+        folder_path=args.output_dir,
+        allow_patterns=[f"{folder}/*" for folder in parts],
+        commit_message=f"Upload {', '.join(parts)}",
+    )
 
 
 def _datasets_of(args: TrainingArguments) -> list[str]:
@@ -89,6 +105,9 @@ def _training_summary(accelerator: Accelerator, args: TrainingArguments, plan: T
     }
     if args.pretrained_model_name_or_path and not Path(args.pretrained_model_name_or_path).exists():
         rows["started from"] = args.pretrained_model_name_or_path
+    text_encoder = getattr(args, "text_encoder", None)
+    if text_encoder and not Path(text_encoder).exists():
+        rows["text encoder"] = text_encoder
     last: dict[str, float] = {}
     for record in read_metrics(log.path):
         last.update(record)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TOKENIZER_FOLDER = "tokenizer"  # beside a generator with a text encoder of its own, as in its pipeline
 SAMPLED_VALUES = 1024  # of each tensor of a text encoder, in its fingerprint
+UNKNOWN_SHARE = 0.1  # of the words that a text encoder is trained on: prompts will have words that captions had not
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class GeneratorConditions:
     text_encoder: PreTrainedModel | None = None
     num_text_tokens: int = 0
 
-    def inputs(self, batch: dict[str, Any], device: torch.device) -> dict[str, torch.Tensor]:
+    def inputs(self, batch: dict[str, Any], device: torch.device, training: bool = False) -> dict[str, torch.Tensor]:
         """
         What the generator's `forward` takes besides codes.
 
@@ -57,6 +58,9 @@ class GeneratorConditions:
             batch (`dict`): With `class_labels (B,)`, `caption`, a list of B texts, and `map_codes (B, Pm, Km)`, as
                 far as the conditions need them.
             device (`torch.device`): Where the generator is.
+            training (`bool`):
+                Some words become unknown ones, where the text encoder is trained along: it would learn nothing of
+                these otherwise. Drawn from torch's own generator.
 
         Returns:
             `dict`: `class_labels (B,)`, `text (B, L)` or `(B, L, E)`, `text_mask (B, L)`, `map_codes (B, Pm, Km)`.
@@ -69,9 +73,16 @@ class GeneratorConditions:
                 found["text"], found["text_mask"] = prompts.encode_prompts(
                     batch["caption"], self.tokenizer, self.text_encoder, self.num_text_tokens, device, "caption"
                 )
+            if training and self.text_encoder is None:
+                found["text"] = self._with_unknown_words(found["text"])
         if "map" in self.names:
             found["map_codes"] = batch["map_codes"]
         return found
+
+    def _with_unknown_words(self, text: torch.Tensor) -> torch.Tensor:
+        special = torch.tensor(self.tokenizer.all_special_ids, device=text.device)
+        unknown = (torch.rand(text.shape, device=text.device) < UNKNOWN_SHARE) & ~torch.isin(text, special)
+        return text.masked_fill(unknown, self.tokenizer.unk_token_id)
 
     def to(self, device: torch.device) -> None:
         """Move the text encoder, if there is one, to a device."""

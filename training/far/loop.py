@@ -110,7 +110,7 @@ def train_generator(
         seed_step(plan, step, number, accelerator.process_index)
         codes = data.codes_of(batch)
         with accelerator.autocast():
-            inputs = conditions.inputs(batch, accelerator.device)
+            inputs = conditions.inputs(batch, accelerator.device, training=True)
         with accelerator.accumulate(model):
             output = generator.training_loss(model, codes, inputs)
             accelerator.backward(output.loss)

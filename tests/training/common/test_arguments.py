@@ -15,7 +15,9 @@ import yaml
 import fqgan_hf.evaluation
 import fqgan_hf.training
 from fqgan_hf.evaluation.image_source import ImageDataArguments
+from fqgan_hf.modeling.configuration_code_diffusion import CodeDiffusionConfig
 from fqgan_hf.modeling.configuration_far import FARConfig
+from fqgan_hf.modeling.modeling_code_diffusion import CodeDiffusionTransformer
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.training.common.arguments import (
     PRESETS,
@@ -29,6 +31,7 @@ from fqgan_hf.training.extract_codes import ExtractCodesArguments
 from fqgan_hf.training.far.costs import describe_run, flops_per_image
 from fqgan_hf.training.far.model import trainable_far
 from fqgan_hf.training.fqgan.loss_terms import NEAREST, default_weights, loss_weights
+from fqgan_hf.training.train_code_diffusion import TrainCodeDiffusionArguments
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_far import main as train_far
 from fqgan_hf.training.train_fqgan import TrainFQGANArguments
@@ -36,7 +39,8 @@ from fqgan_hf.training.train_fqgan import main as train_fqgan
 
 
 READERS = [Path(package.__path__[0]) for package in (fqgan_hf.training, fqgan_hf.evaluation)]
-SCRIPTS = (TrainFQGANArguments, ExtractCodesArguments, TrainFARArguments)
+SCRIPTS = (TrainFQGANArguments, ExtractCodesArguments, TrainFARArguments, TrainCodeDiffusionArguments)
+GENERATORS = {"far": TrainFARArguments, "code_diffusion": TrainCodeDiffusionArguments}
 
 
 def test_every_option_is_read():
@@ -89,9 +93,11 @@ def test_wrong_files(tmp_path):
 
 @pytest.mark.parametrize("preset", preset_names())
 def test_presets_parse(preset, tmp_path):
-    names = set(yaml.safe_load((PRESETS / f"{preset}.yaml").read_text(encoding="utf-8")))
-    is_tokenizer = "resolution" in names
-    options = TrainFQGANArguments if is_tokenizer else TrainFARArguments
+    content = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text(encoding="utf-8"))
+    is_tokenizer = "resolution" in content
+    options = TrainFQGANArguments
+    if not is_tokenizer:
+        options = GENERATORS[load_model_config(str(PRESETS / content["model_config_name_or_path"]))["model_type"]]
     words = ["--output_dir", "o", *(["--train_data_dir", str(tmp_path)] if is_tokenizer else ["--codes_dir", "c"])]
     args = parse_arguments(options, ["--config", preset, *words])
     config = load_model_config(args.model_config_name_or_path) if args.model_config_name_or_path else {}
@@ -111,9 +117,33 @@ def test_published_generators(name, parameters):
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=2e-3)
     assert (args.train_batch_size * 8, args.num_train_epochs, args.adam_weight_decay) == (256, 300, 0.05)
     plan = TrainingPlan.from_arguments(args, 1_281_167, num_processes=8)
-    text = describe_run(args, plan, trainable_far(model), flops_per_image(model))
+    text = describe_run(args, plan, trainable_far(model), flops_per_image(trainable_far(model)))
     assert f"run        far-{name}" in text and f"trained    {parameters / 1e6:.0f} M parameters" in text
     assert "1,501,200 steps = 300 epochs" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("vqdiffusion-s", (24.8, 12.0)), ("vqdiffusion-b", (434.2, 333.4)), ("vqdiffusion-imagenet", (152.4, 111.3))],
+)
+def test_sizes_of_vq_diffusion(name, millions):
+    """The published layers and widths; parameters for two large codebooks, and for the published one."""
+    args = parse_arguments(
+        TrainCodeDiffusionArguments, ["--config", name, "--codes_dir", "c", "--output_dir", "o"]
+    )  # fmt: skip
+    config = load_model_config(args.model_config_name_or_path)
+    published = {"-s": "small", "-b": "base"}.get(name[-2:], "imagenet")
+    published = getattr(CodeDiffusionConfig, published)()
+    for field in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_train_timesteps"):
+        assert config.get(field, published.num_train_timesteps) == getattr(published, field)
+    text = {"text_hidden_size": 512} if "text" in config.get("conditions", ()) else {}
+    one_codebook = {"num_codebooks": 1, "codebook_size": 2887, "head_type": "linear"}
+    for codes, expected in zip(({}, one_codebook), millions, strict=True):
+        with torch.device("meta"):
+            model = CodeDiffusionTransformer(CodeDiffusionConfig(**{**config, **text, **codes}))
+        assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(expected, abs=0.06)
+    assert (args.adam_beta1, args.adam_beta2, args.adam_weight_decay, args.use_ema) == (0.9, 0.96, 0.045, True)
+    assert args.ema_decay**25 == pytest.approx(0.99, abs=1e-4)
 
 
 @pytest.mark.parametrize(

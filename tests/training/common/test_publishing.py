@@ -18,11 +18,13 @@ from fqgan_hf.training.train_fqgan import main as train_fqgan
 
 SCRIPT = """
 import json, sys
-from fqgan_hf.training import extract_codes, train_far, train_fqgan
+from fqgan_hf.training import extract_codes, train_code_diffusion, train_far, train_fqgan
 for module, words in json.loads(sys.argv[1]):
     globals()[module].main(words)
-from fqgan_hf import FARForImageGeneration, FQGANModel
+from fqgan_hf import CodeDiffusionScheduler, CodeDiffusionTransformer, FARForImageGeneration, FQGANModel
 FQGANModel.from_pretrained("org/tokenizer")
+CodeDiffusionTransformer.from_pretrained("org/diffusion")
+assert CodeDiffusionScheduler.from_pretrained("org/diffusion", subfolder="scheduler").config.transition == "absorbing"
 print(FARForImageGeneration.from_pretrained("tester/generator").config.tokenizer_fingerprint)
 """
 
@@ -33,7 +35,7 @@ def fake_hub():
         yield hub
 
 
-def test_both_trainers_push(
+def test_the_trainers_push(
     fake_hub, tokenizer_options, image_folder, generator_config, cache_dir, to_command, tmp_path, monkeypatch
 ):
     """After training the repository is there with the model; both load from it, and the card tells the training."""
@@ -50,11 +52,13 @@ def test_both_trainers_push(
         "hub_model_id": "generator",
         "hub_token": "hf_secret",
     }
+    diffusion = {"output_dir": tmp_path / "diffusion", "hub_model_id": "org/diffusion", "transition": "absorbing"}
     push = ["--push_to_hub", "--hub_private_repo"]
     runs = [
         ("train_fqgan", tokenizer_options(tokenizer, max_train_steps=2, hub_model_id="org/tokenizer") + push),
         ("extract_codes", to_command(extraction)),
         ("train_far", to_command(generation) + push),
+        ("train_code_diffusion", to_command({**generation, **diffusion}) + push),
     ]
     for name, value in fake_hub.environment(tmp_path / "home").items():
         monkeypatch.setenv(name, value)
@@ -66,6 +70,8 @@ def test_both_trainers_push(
     assert [(commit.repo_id, commit.summary) for commit in fake_hub.commits] == [
         ("org/tokenizer", "Trained for 2 steps"),
         ("tester/generator", "Trained for 2 steps"),
+        ("org/diffusion", "Trained for 2 steps"),
+        ("org/diffusion", "Upload scheduler"),
     ]
     files = fake_hub.files("org/tokenizer")
     assert {"README.md", "config.json", "preprocessor_config.json", "modeling_fqgan.py"} <= set(files)

@@ -15,6 +15,7 @@ from fqgan_hf.files import MANIFEST
 from fqgan_hf.hub.config_fields import config_fields
 from fqgan_hf.training.common.resuming import ON_RESUME, OnResume, check_resumable, read_checkpoint, recorded_options
 from fqgan_hf.training.extract_codes import main as extract_codes
+from fqgan_hf.training.train_code_diffusion import TrainCodeDiffusionArguments
 from fqgan_hf.training.train_far import TrainFARArguments
 from fqgan_hf.training.train_far import main as train_far
 from fqgan_hf.training.train_fqgan import TrainFQGANArguments
@@ -49,7 +50,8 @@ def resumed(finished, tokenizer_options, tmp_path):
 
 
 def test_every_option_has_a_meaning():
-    names = {option.name for options in (TrainFQGANArguments, TrainFARArguments) for option in fields(options)}
+    scripts = (TrainFQGANArguments, TrainFARArguments, TrainCodeDiffusionArguments)
+    names = {option.name for options in scripts for option in fields(options)}
     assert names == set(ON_RESUME)
     # A token has no place in a checkpoint.
     assert ON_RESUME["hub_token"] is OnResume.NO_MATTER

@@ -15,6 +15,7 @@ from fqgan_hf.modeling.code_layout import grid_to_sequence
 from fqgan_hf.modeling.configuration_generator import CONDITIONS
 from fqgan_hf.pipelines.prompts import encode_prompts
 from fqgan_hf.training.far import condition_options
+from fqgan_hf.training.far.conditions import GeneratorConditions
 from fqgan_hf.training.far.text_tokenizer import build_text_tokenizer
 from fqgan_hf.training.train_far import TrainFARArguments, check
 from fqgan_hf.training.train_far import main as train_far
@@ -178,6 +179,24 @@ def test_words_of_captions():
     text, mask = encode_prompts(["RED pear", "a red fine house: ripe apple"], tokenizer, None, 8)
     assert tokenizer.convert_ids_to_tokens(text[0]) == ["<pad>"] * 4 + ["<bos>", "red", "<unk>", "<eos>"]
     assert mask.sum(1).tolist() == [4, 8]
+
+
+def test_some_words_become_unknown_in_training():
+    """Words alone, about a tenth of them, and never in validation; those of a frozen text encoder stay."""
+    tokenizer = build_text_tokenizer(["one two three four five six"], 8)
+    batch = {"caption": ["one two three four five six"] * 500}
+    conditions = GeneratorConditions(("text",), tokenizer, None, 8)
+    (plain,), shown = conditions.inputs({"caption": batch["caption"][:1]}, "cpu")["text"], []
+    for training in (False, True):
+        text = conditions.inputs(batch, "cpu", training)["text"]
+        hidden = text == tokenizer.unk_token_id
+        assert torch.equal(text.where(~hidden, plain), plain.expand_as(text))
+        assert not hidden[:, [0, 7]].any(), "no special token"
+        shown.append(hidden[:, 1:7].float().mean().item())
+    assert shown[0] == 0 and shown[1] == pytest.approx(0.1, abs=0.02)
+    frozen = GeneratorConditions(("text",), tiny.text_tokenizer(), tiny.text_encoder(), 8)
+    captions = {"caption": ["a red apple"] * 2}
+    assert torch.equal(*(frozen.inputs(captions, "cpu", training)["text"] for training in (False, True)))
 
 
 # ---- What is refused ------------------------------------------------------------------------------------------------

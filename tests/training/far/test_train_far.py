@@ -6,13 +6,21 @@ import re
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
 from PIL import Image
 from safetensors.torch import load_file
+from torch.utils.data import default_collate
 
 from fqgan_hf.codes.manifest import CodesManifest
+from fqgan_hf.modeling.configuration_far import FARConfig
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
+from fqgan_hf.training.common.arguments import parse_arguments
+from fqgan_hf.training.common.loop import TrainingPlan, seed_step
+from fqgan_hf.training.data.datasets import EpochSampler
 from fqgan_hf.training.extract_codes import main as extract_codes
+from fqgan_hf.training.far.generator_data import stored_codes
 from fqgan_hf.training.far.model import trainable_far
 from fqgan_hf.training.far.sampling import check_classes
 from fqgan_hf.training.far.validation import validate
@@ -50,6 +58,40 @@ def options(generator_config, cache_dir):
         "validation_fraction": 0.2,
         "learning_rate": 1e-3,
     }
+
+
+def test_the_steps_of_a_class_conditional_run(options, codes_dir, to_command, tmp_path):
+    """Written out: seeded draws, classes and codes in, their cross-entropy, clipped gradients, AdamW."""
+    options = {**options, "codes_dir": codes_dir, "output_dir": tmp_path, "validation_fraction": 0}
+    train_far(to_command({**options, "max_train_steps": 4}))
+    args = parse_arguments(TrainFARArguments, to_command(options))
+    data = stored_codes(args, None)
+    set_seed(0)
+    manifest, config = data.manifest, json.loads(options["model_config_name_or_path"].read_text())
+    config |= {"num_codebooks": 2, "codebook_size": 32, "num_classes": 3, "grid_height": 4, "grid_width": 4}
+    model = FARForImageGeneration(FARConfig(**config)).train()
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.05},
+            {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=1e-3, betas=(0.9, 0.95), eps=1e-8, fused=True,
+    )  # fmt: skip
+    plan = TrainingPlan.from_arguments(args, manifest.num_rows, 1)
+    for step, keys in zip(range(4), batched(EpochSampler(24, 5, 0), 5), strict=False):
+        batch = default_collate(data.training.__getitems__(keys))
+        seed_step(plan, step, 0, 0)
+        model(class_labels=batch["class_labels"], codes=batch["codes"], labels=batch["codes"]).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    trained = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(trained[name], value) for name, value in model.state_dict().items())
+
+
+def batched(keys, size):
+    keys = list(keys)
+    return [keys[i : i + size] for i in range(0, len(keys), size)]
 
 
 def test_on_the_fly_equals_the_store(options, codes_dir, tokenizer, image_folder, to_command, read_metrics, tmp_path):
@@ -106,11 +148,6 @@ def test_samples_and_average(options, codes_dir, tokenizer, to_command, read_met
 
 def held_out_loss(model, options, to_command, tmp_path):
     """As the script computes it, for any model."""
-    from accelerate import Accelerator
-
-    from fqgan_hf.training.common.arguments import parse_arguments
-    from fqgan_hf.training.far.generator_data import stored_codes
-
     args = parse_arguments(TrainFARArguments, to_command({**options, "output_dir": tmp_path}))
     data = stored_codes(args, None)
     loader = torch.utils.data.DataLoader(data.held_out, 2)
