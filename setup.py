@@ -40,6 +40,7 @@ EXTRAS = {
         "pyarrow>=19.0",
         "pyyaml>=6.0",
         "scikit-learn>=1.5",
+        "tokenizers>=0.20",
         "tensorboard>=2.18",  # accelerate's tracker for --report_to tensorboard
     ],
     # torchvision, which lpips imports, without bounds: pip finds the build that belongs to the installed torch.

@@ -269,7 +269,7 @@ class TextCondition(nn.Module):
     def forward(self, text: torch.Tensor, text_mask: torch.Tensor) -> torch.Tensor:
         """Embeddings `(B, L, D)` of token ids `(B, L)` or states `(B, L, E)`."""
         if self.config.text_vocab_size is None:
-            return self.projection(self.norm(text.to(self.projection.weight.dtype)))
+            return self.projection(self.norm(text.to(self.norm.weight.dtype)))  # a packed projection has no weight
         # Counted from the first token on: how much padding precedes it must not matter.
         positions = (text_mask.long().cumsum(1) - 1).clamp(min=0)
         states = self.token_embedding(text) + self.position_embedding(positions)

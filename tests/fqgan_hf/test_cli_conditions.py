@@ -89,7 +89,6 @@ def generator_of(seed):
     return image_generator(seed, 0)
 
 
-@pytest.mark.xfail(reason="TextCondition asks the projection for its weight, which `optimize` has packed")
 def test_a_frozen_text_encoder(saved, tmp_path):
     argv = ["generate", "--model", saved / "clip", "--prompt", "a pear", "--seed", 1, "--out", tmp_path / "out"]
     assert fqgan(*argv) == 0

@@ -1,7 +1,7 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """What several processes must do together; `test_distributed.py` starts this by torchrun.
 
-torchrun --nproc_per_node 2 tests/training/distributed_checks.py (nonfinite|fsdp|prior) FOLDER
+torchrun --nproc_per_node 2 tests/training/distributed_checks.py (nonfinite|fsdp|bound|prior) FOLDER
 """
 
 import json
@@ -19,11 +19,16 @@ from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from fqgan_hf.modeling.configuration_code_diffusion import CodeDiffusionConfig
 from fqgan_hf.modeling.configuration_far import FARConfig
+from fqgan_hf.modeling.modeling_code_diffusion import CodeDiffusionTransformer
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.quantizer_regularized import RegularizedQuantizer
+from fqgan_hf.modeling.scheduling_code_diffusion import CodeDiffusionScheduler
+from fqgan_hf.training.code_diffusion.model import trainable_code_diffusion
 from fqgan_hf.training.common.checkpointing import unsharded, whole
-from fqgan_hf.training.common.loop import GuardedUpdate, build_optimizer, ema_weights
+from fqgan_hf.training.common.loop import GuardedUpdate, build_optimizer, ema_weights, evaluation_mode
+from fqgan_hf.training.far.trainable import TrainableGenerator
 from fqgan_hf.training.fqgan.regularization import prepare_quantizer
 
 
@@ -129,6 +134,37 @@ def fsdp(folder: Path) -> None:
     dist.destroy_process_group()
 
 
+def build_diffusion() -> TrainableGenerator:
+    torch.manual_seed(0)
+    model = CodeDiffusionTransformer(CodeDiffusionConfig(**CONFIG, num_train_timesteps=4))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return trainable_code_diffusion(model.train(), CodeDiffusionScheduler(16, 4))
+
+
+def held_out_bound(generator: TrainableGenerator, step: int) -> torch.Tensor:
+    labels, codes = batch(step)
+    with torch.no_grad(), evaluation_mode(generator.model) as model:
+        return generator.held_out_losses(model, codes, {"class_labels": labels}, torch.arange(8))
+
+
+def bound(folder: Path) -> None:
+    """A diffusion generator whose weights are divided: its validation, and the times that each process draws from."""
+    accelerator = Accelerator(cpu=True)
+    rank, size = accelerator.process_index, accelerator.num_processes
+    generator = build_diffusion()
+    model, mesh = generator.model, init_device_mesh("cpu", (size,))
+    for module in model.modules():
+        if type(module).__name__ == "TransformerLayer":
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    labels, codes = batch(0)
+    generator.training_loss(model, codes[rank::size], {"class_labels": labels[rank::size]}).loss.backward()
+    figures = {"bound": held_out_bound(generator, 1), "counts": generator.stateful[0].counts}
+    save_file(figures, folder / f"bound-{rank}.safetensors")
+    accelerator.end_training()
+
+
 def build_quantizer() -> tuple[RegularizedQuantizer, torch.Tensor]:
     """A quantizer without chance, and latents of a batch of eight."""
     torch.manual_seed(0)
@@ -161,4 +197,4 @@ def prior(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"nonfinite": nonfinite, "fsdp": fsdp, "prior": prior}[sys.argv[1]](Path(sys.argv[2]))
+    {"nonfinite": nonfinite, "fsdp": fsdp, "bound": bound, "prior": prior}[sys.argv[1]](Path(sys.argv[2]))

@@ -22,7 +22,15 @@ from fqgan_hf.modeling.transformer_blocks import TransformerLayer
 from fqgan_hf.training.common.arguments import PRESETS
 from fqgan_hf.training.common.loop import build_optimizer
 
-from .distributed_checks import ARGS, batch, build, build_quantizer, prior_loss
+from .distributed_checks import (
+    ARGS,
+    batch,
+    build,
+    build_diffusion,
+    build_quantizer,
+    held_out_bound,
+    prior_loss,
+)
 
 
 def run_together(check: str, folder: Path) -> None:
@@ -97,6 +105,17 @@ def test_fsdp_equals_one_process(tmp_path):
     assert train(loaded, loaded_optimizer, 3) == pytest.approx(train(model, optimizer, 3), rel=1e-3)
     for name, parameter in loaded.named_parameters():
         torch.testing.assert_close(parameter, model.get_parameter(name), rtol=0, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_the_bound_of_divided_weights(tmp_path):
+    """Validation of a diffusion generator, which calls parts of it, is that of whole weights on every rank."""
+    run_together("bound", tmp_path)
+    expected = held_out_bound(build_diffusion(), 1)
+    for rank in (0, 1):
+        found = load_file(tmp_path / f"bound-{rank}.safetensors")
+        torch.testing.assert_close(found["bound"], expected, rtol=1e-3, atol=1e-4)
+        assert found["counts"].sum() == 8, "the images of both"
 
 
 def test_fsdp_configuration_is_accelerates():

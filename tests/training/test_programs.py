@@ -98,6 +98,7 @@ WRONG_USAGE = [
     ("train_fqgan", [*TRAIN, "--lr_scheduler", "steep"], "--lr_scheduler.*invalid choice: 'steep'"),
     ("train_fqgan", [*TRAIN, "--use_ema", "maybe"], "--use_ema"),
     ("train_fqgan", [*TRAIN, "--config"], "--config: expected one argument"),
+    ("train_code_diffusion", [*FAR, "--transition", "steep"], "--transition: invalid choice: 'steep'"),
     ("extract_codes", [*EXTRACT, "--crop", "eleven"], "--crop: invalid choice: 'eleven'"),
     ("ablation.ablate", [], "the first word must be one of table3, table4, regvq, got nothing"),
     ("ablation.ablate", ["table3", "--sead", "1"], "unknown option '--sead', did you mean '--seeds'?"),
@@ -220,6 +221,15 @@ MISTAKES = [
     ),
     ("train_far", FAR, "codes/manifest.json is not a manifest of codes: see tokenizer_fingerprint"),
     ("train_far", ["--output_dir", "out"], "exactly one of --codes_dir and --on_the_fly must be given"),
+    ("train_far", [*FAR, "--conditions", "text"], "the condition text needs --text_encoder or --train_text_encoder"),
+    ("train_far", [*FAR, "--conditions", "map", "words"], "conditions must be some of class, text, map, each once"),
+    ("train_code_diffusion", FAR, "codes/manifest.json is not a manifest of codes: see tokenizer_fingerprint"),
+    ("train_code_diffusion", [*FAR, "--gamma_cum_end", "2"], r"gamma_cum_end must be in \(0, 1\), got 2.0"),
+    (
+        "train_code_diffusion",
+        [*FAR, "--pretrained_model_name_or_path", "model"],
+        "of a CodeDiffusionTransformer, 'model' holds a FARForImag",
+    ),
     (
         "extract_codes",
         ["--train_data_dir", "images", "--output_dir", "out", "--tokenizer", "nowhere"],

@@ -17,6 +17,7 @@ Shapes: B batch, T positions, K codebooks, V codebook size. Where T counts times
 """
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from fqgan_hf.modeling.code_diffusion_chain import CodeDiffusionChain, exact_device
 from fqgan_hf.modeling.code_sampling import draw_uniforms, select_codes
@@ -49,6 +50,8 @@ def held_out_bound(
         index (`torch.LongTensor` of shape `(B,)`): Numbers of the images, which their noise follows from.
         num_times (`int`): Timesteps of each image; at most all of them.
     """
+    if isinstance(model, FSDPModule):  # parts of it are called here; outside its layers only its own call would gather
+        model.unshard()
     generators = [image_generator(SEED, number) for number in index.tolist()]
     num_times = min(num_times, scheduler.config.num_train_timesteps)
     times = scheduler.stratified_timesteps(num_times, len(codes), generators)
@@ -58,7 +61,10 @@ def held_out_bound(
     def log_p0(noisy_codes: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         return sequential_log_p0(scheduler.chain, model, codes, noisy_codes, timesteps, prefix, generators)
 
-    return scheduler.elbo(log_p0, codes, times, generators)
+    bound = scheduler.elbo(log_p0, codes, times, generators)
+    if isinstance(model, FSDPModule):
+        model.reshard()
+    return bound
 
 
 def sequential_log_p0(

@@ -63,24 +63,9 @@ def save_model(
                     commit_message=f"Trained for {plan.max_train_steps} steps",
                     card=card,
                     image_processor=processor,
+                    parts=parts,
                 )
-                if parts:
-                    _push_parts(args, parts)
     accelerator.wait_for_everyone()
-
-
-def _push_parts(args: TrainingArguments, parts: Mapping[str, Any]) -> None:
-    """Put what `export` has written into subfolders beside a model that is on the Hub."""
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=args.hub_token)
-    repo_id = args.hub_model_id if "/" in args.hub_model_id else f"{api.whoami()['name']}/{args.hub_model_id}"
-    api.upload_folder(
-        repo_id=repo_id,
-        folder_path=args.output_dir,
-        allow_patterns=[f"{folder}/*" for folder in parts],
-        commit_message=f"Upload {', '.join(parts)}",
-    )
 
 
 def _datasets_of(args: TrainingArguments) -> list[str]:

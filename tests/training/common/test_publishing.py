@@ -71,7 +71,6 @@ def test_the_trainers_push(
         ("org/tokenizer", "Trained for 2 steps"),
         ("tester/generator", "Trained for 2 steps"),
         ("org/diffusion", "Trained for 2 steps"),
-        ("org/diffusion", "Upload scheduler"),
     ]
     files = fake_hub.files("org/tokenizer")
     assert {"README.md", "config.json", "preprocessor_config.json", "modeling_fqgan.py"} <= set(files)
