@@ -94,7 +94,7 @@ def export(
 def _complete_folder(folder: Path, obj: Any, kind: ModelKind, image_processor: "FQGANImageProcessor | None") -> None:
     """What `save_pretrained` left out: a tokenizer's image processor, the code files, and where loaders find them."""
     parts = [(name, part_kind) for name, part_kind, _ in kind.parts(obj)]
-    if kind.role == "tokenizer":
+    if kind.role == "tokenizer" and obj.config.get("num_labels") is None:  # label maps are no pictures
         if image_processor is None:
             from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 

@@ -500,3 +500,11 @@ def test_push_and_reload_by_name(tmp_path):
     codes = load_file(tmp_path / "codes.safetensors")
     assert torch.equal(codes.pop("org/tokenizer"), expected_grid)
     assert len(codes) == 2 and all(torch.equal(c, expected_codes) for c in codes.values())
+
+
+def test_a_tokenizer_of_label_maps_has_no_image_processor(tmp_path):
+    export(tiny.map_tokenizer(5), tmp_path / "maps")
+    export(tiny.map_tokenizer(None), tmp_path / "pictures")
+    assert not (tmp_path / "maps" / "preprocessor_config.json").exists()
+    assert (tmp_path / "pictures" / "preprocessor_config.json").exists()
+    assert FQGANModel.from_pretrained(tmp_path / "maps").config.num_labels == 5
