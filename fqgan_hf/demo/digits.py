@@ -7,9 +7,10 @@ in Hub form, and are loaded like any other network.
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 DIGIT_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 IMAGE_SIZE = 32
 NUM_HELD_OUT = 360
+
+# What a data set says of pictures besides their labels: from pictures and labels `(N,)`, by the name of a column, its
+# feature (of `datasets`) and its N values.
+Columns = Callable[[list["Image.Image"], np.ndarray], dict[str, tuple[Any, list[Any]]]]
 
 
 @dataclass
@@ -63,22 +68,37 @@ def enlarge(digit: np.ndarray) -> "Image.Image":
     return Image.fromarray(np.rint(large).clip(0, 255).astype(np.uint8))
 
 
-def write_dataset(digits: Digits, folder: Path) -> None:
-    """The digits as a dataset on disk: `train` and `held_out`, each a parquet file of pictures and labels."""
+def stored_picture(picture: "Image.Image") -> dict[str, Any]:
+    """A picture as a cell of an image column: a PNG file, and no path."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def write_dataset(digits: Digits, folder: Path, columns: Columns | None = None) -> None:
+    """
+    The digits as a dataset on disk: `train` and `held_out`, each a parquet file of pictures and labels.
+
+    Args:
+        digits ([`Digits`]): What is written.
+        folder (`Path`): Created if missing.
+        columns (`Columns`, *optional*): What else there is to say of each picture.
+    """
     import datasets
 
     datasets.disable_progress_bars()
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=DIGIT_NAMES)})
     for split, pixels, labels in (
         ("train", digits.train, digits.train_labels),
         ("held_out", digits.held_out, digits.held_out_labels),
     ):
-        files = []
-        for digit in pixels:
-            buffer = io.BytesIO()
-            enlarge(digit).save(buffer, format="PNG")
-            files.append({"bytes": buffer.getvalue(), "path": None})
-        dataset = datasets.Dataset.from_dict({"image": files, "label": labels.tolist()}, features=features)
+        pictures = [enlarge(digit) for digit in pixels]
+        told = {
+            "image": (datasets.Image(), [stored_picture(picture) for picture in pictures]),
+            "label": (datasets.ClassLabel(names=DIGIT_NAMES), labels.tolist()),
+            **({} if columns is None else columns(pictures, labels)),
+        }
+        features = datasets.Features({name: feature for name, (feature, _) in told.items()})
+        dataset = datasets.Dataset.from_dict({name: values for name, (_, values) in told.items()}, features=features)
         with atomic_path(folder / split / "00000.parquet") as path:
             dataset.to_parquet(str(path))
 

@@ -1,29 +1,24 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The demo's report: figures by the evaluation that any model gets, pictures, and models in Hub form."""
+"""The demo's report: figures by the evaluation that any model gets, and models in Hub form."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fqgan_hf.demo.digits import DIGIT_NAMES, Digits, enlarge
-from fqgan_hf.files import atomic_path, read_metrics
+from fqgan_hf.files import read_metrics
 from fqgan_hf.hub.facts import codebook_names
 
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
+    from fqgan_hf.demo.conditions import Condition
     from fqgan_hf.evaluation.evaluate import Reference
     from fqgan_hf.evaluation.features import FeatureNetwork
     from fqgan_hf.evaluation.images import LabelledImages
-    from fqgan_hf.modeling.code_sampling import SamplingSettings
     from fqgan_hf.modeling.modeling_fqgan import FQGANModel
     from fqgan_hf.pipelines.pipeline_far import FARPipeline
-
-
-NUM_SHOWN = 10  # generated digits of each class in the picture
 
 
 def tokenizer_figures(
@@ -64,24 +59,6 @@ def tokenizer_figures(
     )
 
 
-def generator_figures(
-    pipe: "FARPipeline",
-    reference: "Reference",
-    judge: "FeatureNetwork",
-    num_images: int,
-    seed: int,
-    settings: "SamplingSettings",
-) -> tuple[dict[str, Any], list[list["Image.Image"]]]:
-    """How the judge classifies generated digits, how far they are from held-out ones, and the first of each class."""
-    from fqgan_hf.evaluation.evaluate import evaluate_generator
-
-    figures, shown = evaluate_generator(
-        pipe, reference, judge, num_images=num_images, seed=seed, batch_size=250, settings=settings,
-        num_shown=NUM_SHOWN,
-    )  # fmt: skip
-    return rounded(figures), shown
-
-
 def copied_share(codes: "torch.Tensor", codes_dir: Path) -> float:
     """Share of generated code grids that are those of a training digit: learnt by heart rather than generated."""
     import pyarrow.parquet
@@ -92,88 +69,20 @@ def copied_share(codes: "torch.Tensor", codes_dir: Path) -> float:
     return float(np.mean([tuple(grid.flatten().tolist()) in known for grid in codes]))
 
 
-def reconstruction_picture(
-    pipe: "FARPipeline", digits: Digits, tokenizer: dict[str, Any], real: float
-) -> "Image.Image":
-    """
-    A held-out digit of each class in a column: original, both codebooks, each codebook alone.
-
-    Args:
-        pipe ([`FARPipeline`]): Its tokenizer reconstructs.
-        digits ([`Digits`]): The first held-out one of each class is shown.
-        tokenizer (`dict`):
-            `tokenizer_figures`; each row says which share of all held-out digits the judge recognizes, and of a
-            codebook alone what a linear probe makes of its codes.
-        real (`float`): The judge's accuracy on the digits themselves.
-    """
-    from fqgan_hf import FQGANPipeline
-    from fqgan_hf.evaluation.pictures import image_grid
-
-    chosen = [digits.held_out[np.flatnonzero(digits.held_out_labels == label)[0]] for label in range(10)]
-    results = FQGANPipeline(pipe.vqmodel, pipe.image_processor).reconstruct([enlarge(digit) for digit in chosen])
-    rows = list(zip(*(result.pictures for result in results), strict=True))
-    shares = [
-        f"recognized: {real:.1%}",
-        f"recognized: {tokenizer['classifier_accuracy']:.1%}",
-        *(
-            f"recognized: {figures['classifier_accuracy']:.1%}\nlinear probe: {figures['linear_probe_accuracy']:.1%}"
-            for figures in tokenizer["each_codebook_alone"].values()
-        ),
-    ]
-    captions = [f"{caption}\n{share}" for caption, share in zip(results[0].captions, shares, strict=True)]
-    return image_grid(rows, row_captions=captions, min_cell_size=64)
-
-
-def sample_picture(shown: list[list["Image.Image"]]) -> "Image.Image":
-    """The first generated digits of each class, one row per class, without selection."""
-    from fqgan_hf.evaluation.pictures import image_grid
-
-    return image_grid(shown, row_captions=DIGIT_NAMES, min_cell_size=64)
-
-
-def plot_losses(tokenizer: Path, generator: Path, names: list[str], path: Path) -> None:
-    """The losses of both trainings, from their `metrics.jsonl`; `names` are those of the codebooks."""
-    from matplotlib.figure import Figure  # without pyplot: no window system, no global state
-
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    curves = [
-        (left, tokenizer, "loss/reconstruction", "reconstruction (squared error)"),
-        (left, tokenizer, "loss/disentanglement", "disentanglement"),
-        *((left, tokenizer, f"loss/commitment/{k}", f"commitment, {name}") for k, name in enumerate(names)),
-        *((left, tokenizer, f"loss/representation/{k}", f"representation, {name}") for k, name in enumerate(names)),
-        *((right, generator, f"loss/{k}", f"{name} codes") for k, name in enumerate(names)),
-        (right, generator, "validation/loss", "both, validation"),
-    ]
-    for axes, folder, name, label in curves:
-        records = read_metrics(folder / "metrics.jsonl")
-        points = [(record["step"], record[name]) for record in records if name in record]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) < 5 else None)
-    left.set(title="tokenizer: unweighted losses", xlabel="step", yscale="log")
-    right.set(title="generator: cross-entropy (nats per code)", xlabel="step")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, metadata={"Software": None})
-
-
 def training_steps(folder: Path) -> int:
     """Optimizer steps of a training run."""
     return int(read_metrics(folder / "metrics.jsonl")[-1]["step"])
 
 
-def export_models(pipe: "FARPipeline", folder: Path, report: dict[str, Any]) -> None:
+def export_models(pipe: "FARPipeline", folder: Path, report: dict[str, Any], condition: "Condition") -> None:
     """The models and the pipeline as they go to the Hub, with their cards; each folder appears when it is complete."""
     from fqgan_hf.hub.cards import CardInfo
     from fqgan_hf.hub.export import export
 
     tokenizer, generator = report["tokenizer"], report["generator"]
     data = "Handwritten digits of the UCI collection that scikit-learn bundles, enlarged from 8x8 to 32x32 pixels."
-    command = f"`fqgan demo --seed {report['seed']}`" + (" `--quick`" if report["quick"] else "")
     card = {
-        "training": f"{data} Made by {command}; its `report.json` has all figures.",
+        "training": f"{data} Made by {_command(report, condition)}; its `report.json` has all figures.",
         "limitations": "A demonstration of the method on tiny pictures, of no use beyond that.",
         "evaluation_dataset": "handwritten digits (scikit-learn)",
     }
@@ -181,20 +90,33 @@ def export_models(pipe: "FARPipeline", folder: Path, report: dict[str, Any]) -> 
     generation = {
         "class consistency": generator["class_consistency"],
         "Frechet distance on the judge's features": generator["frechet_distance"],
+        **condition.metrics(generator),
     }
-    for name, obj, title, metrics in (
+    models = [
         ("tokenizer", pipe.vqmodel, "FQGAN-Dual on handwritten digits", quality),
-        ("generator", pipe.transformer, "FAR on handwritten digits", generation),
-        ("pipeline", pipe, "FQGAN-Dual and FAR on handwritten digits", quality | generation),
-    ):
-        options = {"image_processor": pipe.image_processor} if name == "tokenizer" else {}
+        ("generator", pipe.transformer, f"FAR on handwritten digits{condition.title}", generation),
+        ("pipeline", pipe, f"FQGAN-Dual and FAR on handwritten digits{condition.title}", quality | generation),
+    ]
+    if pipe.map_vqmodel is not None:
+        title, figures = "FQGAN on maps of handwritten digits", report["map_tokenizer"]
+        models.append(("map_tokenizer", pipe.map_vqmodel, title, {"mean IoU on held-out maps": figures["mean_iou"]}))
+    further = {"tokenizer": {"image_processor": pipe.image_processor}}
+    if pipe.tokenizer is not None:  # of texts
+        further["generator"] = {"parts": {"tokenizer": pipe.tokenizer}}
+    for name, obj, title, metrics in models:
         export(
             obj,
             folder / name,
-            repo_id=f"digits-{name}",
+            repo_id=f"digits-{name.replace('_', '-')}",
             card=CardInfo(title=title, metrics=metrics, **card),
-            **options,
+            **further.get(name, {}),
         )
+
+
+def _command(report: dict[str, Any], condition: "Condition") -> str:
+    """What made the models, as their cards say it."""
+    options = "" if condition.name == "class" else f" --condition {condition.name}"
+    return f"`fqgan demo --seed {report['seed']}{options}`" + (" `--quick`" if report["quick"] else "")
 
 
 def rounded(value: Any) -> Any:
@@ -206,7 +128,7 @@ def rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def summary(report: dict[str, Any], seconds: float, folder: Path) -> list[str]:
+def summary(report: dict[str, Any], seconds: float, folder: Path, condition: "Condition") -> list[str]:
     """What the terminal says at the end."""
     tokenizer, generator, judge = report["tokenizer"], report["generator"], report["judge"]
     used = ", ".join(f"{name} {number}" for name, number in tokenizer["codes_used"].items())
@@ -222,9 +144,9 @@ def summary(report: dict[str, Any], seconds: float, folder: Path) -> list[str]:
         f"recognized:        {tokenizer['classifier_accuracy']:.1%} of their reconstructions, {alone} "
         f"(real ones: {judge['accuracy_on_held_out_digits']:.1%})",
         f"linear probe:      {probes}",
-        f"generated digits:  {generator['class_consistency']:.1%} are classified as the class asked for",
+        *condition.summary(generator),
         f"Frechet distance:  {generator['frechet_distance']:.2f} generated to held-out, "
         f"{generator['frechet_distance_of_training_digits']:.2f} training to held-out",
         f"wrote {folder} in {seconds:.0f} s: samples.png, reconstruction.png, losses.png, report.json, pipeline/",
-        f"next: fqgan generate --model {folder / 'pipeline'} --class_labels 7 three --num_images_per_label 4",
+        f"next: fqgan generate --model {folder / 'pipeline'} {condition.example(folder)}",
     ]

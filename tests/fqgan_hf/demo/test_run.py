@@ -3,6 +3,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,13 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("yaml")
 
 from fqgan_hf.demo import run as demo
+from fqgan_hf.demo.digit_maps import MAP_LABELS
+from fqgan_hf.demo.digits import load_digits
 from fqgan_hf.demo.report import copied_share, rounded
 from fqgan_hf.evaluation.features import FeatureNetwork
+
+
+MAP_OUTPUTS = {"map_tokenizer", "map.png"}  # which other demos do not have
 
 
 def run_demo(folder: Path, *options: str) -> subprocess.CompletedProcess:
@@ -101,9 +107,73 @@ def test_missing_packages_are_named(monkeypatch, tmp_path):
     assert not (tmp_path / "demo").exists()
 
 
+def test_an_unknown_condition(tmp_path):
+    with pytest.raises(ValueError, match="--condition must be one of class, text, map, got 'depth'"):
+        demo.run(tmp_path / "demo", condition="depth")
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_command_offers_the_conditions_that_there_are():
+    from fqgan_hf.cli import build_parser
+
+    for name in demo.CONDITIONS:
+        assert build_parser().parse_args(["demo", "--condition", name]).condition == name
+    assert build_parser().parse_args(["demo"]).condition == "class"
+
+
 def test_negative_seed(tmp_path):
     with pytest.raises(ValueError, match="--seed must be at least 0, got -1"):
         demo.run(tmp_path / "demo", seed=-1)
+
+
+# ---- Stages ----
+
+
+@pytest.fixture
+def trainings(tmp_path, monkeypatch):
+    """From the name of a condition to the scripts of its demo, with their options; nothing is trained."""
+
+    def record(name):
+        found = []
+        monkeypatch.setattr(
+            demo.Run,
+            "train",
+            lambda self, script, *options, log_name=None: found.append((log_name or script, options)),
+        )
+        run = demo.Run(tmp_path, seed=5, quick=False)
+        demo._train(run, demo.CONDITIONS[name](load_digits()))
+        return found, list(run.seconds)
+
+    return record
+
+
+@pytest.mark.parametrize("name", ["class", "text", "map"])
+def test_scripts_take_the_options_that_the_demo_gives_them(name, trainings, tmp_path):
+    from fqgan_hf.training import extract_codes, train_far, train_fqgan
+    from fqgan_hf.training.common.arguments import parse_arguments
+    from fqgan_hf.training.far.condition_options import asked_conditions
+
+    for folder in ("data/train", "training/codes"):
+        (tmp_path / folder).mkdir(parents=True)
+    found, stages = trainings(name)
+    maps = name == "map"
+    assert stages == ["tokenizer", *(["map_tokenizer"] if maps else []), "codes", "generator"]
+    logs = ["train_fqgan", *([demo.MAP_LOG] if maps else []), "extract_codes", "train_far"]
+    assert [log for log, _ in found] == logs  # each of its own
+    classes = {
+        "train_fqgan": train_fqgan.TrainFQGANArguments,
+        demo.MAP_LOG: train_fqgan.TrainFQGANArguments,
+        "extract_codes": extract_codes.ExtractCodesArguments,
+        "train_far": train_far.TrainFARArguments,
+    }
+    parsed = {log: parse_arguments(classes[log], list(options)) for log, options in found}
+    assert parsed["extract_codes"].caption_column == (["caption"] if name == "text" else None)
+    assert parsed["extract_codes"].map_column == ("map" if maps else None)
+    assert asked_conditions(parsed["train_far"]) == (name,)
+    assert {arguments.seed for log, arguments in parsed.items() if log != "extract_codes"} == {5}
+    if maps:
+        assert parsed[demo.MAP_LOG].output_dir == parsed["extract_codes"].map_tokenizer
+        assert parsed[demo.MAP_LOG].num_labels == len(MAP_LABELS)
 
 
 # ---- From end to end ----
@@ -120,8 +190,7 @@ def quick(tmp_path_factory):
 @pytest.mark.slow
 def test_quick_run_writes_everything(quick):
     folder, result = quick
-    entries = sorted(path.name for path in folder.iterdir())
-    assert entries == sorted([demo.MARKER, *demo.OUTPUTS])
+    assert {path.name for path in folder.iterdir()} == {demo.MARKER, *demo.OUTPUTS} - MAP_OUTPUTS
     report = json.loads((folder / "report.json").read_text())
     assert report["seed"] == 3
     assert report["quick"] is True
@@ -184,3 +253,44 @@ def test_the_full_demo_keeps_its_promises(tmp_path):
     assert tokenizer["psnr"] >= 24
     assert all(used >= 128 for used in tokenizer["codes_used"].values())
     assert generator["copies_of_a_training_digit"] <= 0.05
+
+
+@pytest.fixture(scope="module", params=["text", "map"])
+def quick_condition(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param) / "demo"
+    result = run_demo(folder, "--quick", "--seed", "3", "--condition", request.param)
+    assert result.returncode == 0, result.stderr
+    return request.param, folder, result
+
+
+@pytest.mark.slow
+def test_quick_runs_by_caption_and_map_write_everything(quick_condition):
+    name, folder, result = quick_condition
+    others = set() if name == "map" else MAP_OUTPUTS
+    assert {path.name for path in folder.iterdir()} == {demo.MARKER, *demo.OUTPUTS} - others
+    report = json.loads((folder / "report.json").read_text())
+    figures = report["generator"]
+    assert figures["condition"] == name and figures["num_images"] == 100
+    assert figures["real_digits"]["class_consistency"] == report["judge"]["accuracy_on_held_out_digits"]
+    assert ("map_tokenizer" in report) == (name == "map")
+    measures = ["mean_iou"] if name == "map" else ["thickness_consistency", "slant_consistency"]
+    for measure in measures:
+        assert figures["real_digits"][measure] == 1
+        assert 0 <= figures["reconstructions"][measure] < 1
+    assert f"[{6 if name == 'text' else 7}/" in result.stderr and "Traceback" not in result.stderr
+    pipe = FARPipeline.from_pretrained(str(folder / "pipeline"))
+    given = {"prompt": "a bold seven"} if name == "text" else {"map_image": Image.open(folder / "map.png")}
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe(**given, generator=torch.Generator().manual_seed(0)).images[0].size == (32, 32)
+    command = result.stdout.strip().splitlines()[-1].removeprefix("next: fqgan ")
+    words = [sys.executable, "-m", "fqgan_hf.cli", *shlex.split(command), "--out", str(folder / "next.png")]
+    assert subprocess.run(words, capture_output=True).returncode == 0
+    (folder / "next.png").unlink()
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_report_by_caption_and_map(quick_condition, tmp_path):
+    name, folder, _ = quick_condition
+    assert run_demo(tmp_path / "again", "--quick", "--seed", "3", "--condition", name).returncode == 0
+    for file in ("report.json", "samples.png", "reconstruction.png", "losses.png"):
+        assert (folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
