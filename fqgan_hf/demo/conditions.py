@@ -63,6 +63,7 @@ class Condition(ABC):
         name (`str`): As `--condition` has it.
         words (`str`): The generator, in a few words.
         title (`str`): What the titles of model cards say of it.
+        crop (`str`): The views of each digit that the generator learns from, as `extract_codes` has them.
         preset (`str`): Of the generator's training.
         map_preset (`str`, *optional*): Of the training of a map tokenizer, which then is one more stage.
         num_images (`int`): Generated in a full run.
@@ -72,6 +73,7 @@ class Condition(ABC):
     name: ClassVar[str]
     words: ClassVar[str]
     title: ClassVar[str] = ""
+    crop: ClassVar[str] = "plain"
     preset: ClassVar[str]
     map_preset: ClassVar[str | None] = None
     num_images: ClassVar[int] = 500

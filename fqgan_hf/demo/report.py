@@ -60,12 +60,13 @@ def tokenizer_figures(
 
 
 def copied_share(codes: "torch.Tensor", codes_dir: Path) -> float:
-    """Share of generated code grids that are those of a training digit: learnt by heart rather than generated."""
+    """Share of generated code grids that are those of a training digit's view: learnt by heart, not generated."""
     import pyarrow.parquet
 
     files = sorted(codes_dir.glob("*.parquet"))
     rows = [row for file in files for row in pyarrow.parquet.read_table(file)["codes"].to_pylist()]
-    known = {tuple(row) for row in rows}
+    views = np.array(rows).reshape(-1, codes[0].numel())  # a row holds one view after another
+    known = set(map(tuple, views.tolist()))
     return float(np.mean([tuple(grid.flatten().tolist()) in known for grid in codes]))
 
 

@@ -207,8 +207,9 @@ def _train(demo: Run, condition: Condition) -> None:
             options = ("--config", condition.map_preset, *seed, *data, *quick_tokenizer)
             demo.train("train_fqgan", *options, "--output_dir", str(map_tokenizer), log_name=MAP_LOG)
     with demo.stage("codes", "extracting the codes of the training digits"):
-        options = ("--tokenizer", tokenizer, *images, "--crop", "plain", *condition.extraction_options(map_tokenizer))
-        demo.train("extract_codes", *options, "--output_dir", str(training / "codes"))
+        options = ("--tokenizer", tokenizer, *images, "--crop", condition.crop)
+        conditions = condition.extraction_options(map_tokenizer)
+        demo.train("extract_codes", *options, *conditions, "--output_dir", str(training / "codes"))
     with demo.stage("generator", f"training the generator: FAR, {condition.words}"):
         options = ("--config", condition.preset, *seed, *quick_generator)
         codes = ("--codes_dir", str(training / "codes"), "--tokenizer", tokenizer, *cache)

@@ -2,18 +2,18 @@
 """The variational bound of held-out codes under a discrete diffusion generator, whatever its head.
 
 The bound is of -log p(codes) for the ancestral sampler of all timesteps. A step of it draws x_0 from the network and
-x_s given x_0. With the factorized head the K codes of a position are drawn one after another, so that
-p(x_s | x_t) is no product over the codebooks, and a head that were given the true earlier codes would know more than
-x_s tells. What may be known of an earlier code is the state that it has at time s: the true one, in the bound. So for
-each codebook in turn
+x_s given x_0. With the factorized head the K codes of a position are drawn one after another, so that p(x_s | x_t) is
+no product over the codebooks, and a head that were given the true earlier codes would know more than x_s tells. In the
+bound it is given guesses: for each codebook in turn
 
     its x_s ~ q(x_s | x_t, the true x_0),        its x_0 ~ p(x_0 | x_t, x_0 of the earlier codes) q(x_s | x_t, x_0)
 
-and the next codebook sees that x_0 in place of the true one. By Jensen's inequality the mean of the divergences is at
-least that of the sampler. In the absorbing chain that comes to this: a code that is revealed by time s is the true one
-to the next codebook, and any other is a guess.
+and the next codebook sees that x_0 in place of the true one. In the absorbing chain that comes to this: a code that is
+revealed by time s is the true one, and any other is a guess. The mean of p(x_s | x_t, guesses) over all guesses would
+be the sampler's; that over some, weighted as importance sampling has it, is on average too small a likelihood by
+Jensen's inequality, so the bound holds whatever their number, and is the tighter the more they are.
 
-Shapes: B batch, T positions, K codebooks, V codebook size. Where T counts timesteps the text says so.
+Shapes: B batch, T positions, K codebooks, V codebook size, M guesses. Where T counts timesteps the text says so.
 """
 
 import torch
@@ -21,13 +21,14 @@ from torch.distributed.fsdp import FSDPModule
 
 from fqgan_hf.modeling.code_diffusion_chain import CodeDiffusionChain, exact_device
 from fqgan_hf.modeling.code_sampling import draw_uniforms, select_codes
-from fqgan_hf.modeling.conditioning import Prefix, join_conditions
+from fqgan_hf.modeling.conditioning import join_conditions
 from fqgan_hf.modeling.modeling_code_diffusion import CodeDiffusionTransformer
 from fqgan_hf.modeling.scheduling_code_diffusion import CodeDiffusionScheduler
 from fqgan_hf.pipelines.inference import image_generator
 from fqgan_hf.training.far.trainable import Inputs
 
 
+NUM_GUESSES = 16  # of the earlier codes of a position, for the factorized head
 NUM_TIMES = 10  # at which each image is looked at, one in each tenth of the chain
 SEED = 0  # of the noise: the same at each validation, so that its figures compare
 
@@ -39,16 +40,18 @@ def held_out_bound(
     inputs: Inputs,
     index: torch.Tensor,
     num_times: int = NUM_TIMES,
+    num_guesses: int = NUM_GUESSES,
 ) -> torch.Tensor:
     """
-    An unbiased estimate of the bound of each image and codebook, `(B, K)`, in nats per position.
+    An estimate of the bound of each image and codebook, `(B, K)`, in nats per position.
 
     Args:
         scheduler (`CodeDiffusionScheduler`), model (`CodeDiffusionTransformer`): The generator.
         codes (`torch.LongTensor` of shape `(B, T, K)`): Held-out codes.
         inputs (`dict`): Of the conditions.
         index (`torch.LongTensor` of shape `(B,)`): Numbers of the images, which their noise follows from.
-        num_times (`int`): Timesteps of each image; at most all of them.
+        num_times (`int`): Timesteps of each image; at most all of them. The estimate is unbiased for any number.
+        num_guesses (`int`): M.
     """
     if isinstance(model, FSDPModule):  # parts of it are called here; outside its layers only its own call would gather
         model.unshard()
@@ -59,7 +62,14 @@ def held_out_bound(
     prefix = join_conditions(conditions, [True] * len(conditions))
 
     def log_p0(noisy_codes: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        return sequential_log_p0(scheduler.chain, model, codes, noisy_codes, timesteps, prefix, generators)
+        hidden_states = model.backbone(noisy_codes, timesteps, prefix)
+        if model.config.head_type != "ar" or codes.shape[2] == 1:
+            return torch.stack([_log_probs(model, hidden_states, None, k) for k in range(codes.shape[2])], dim=2)
+        shape, device = (*codes.shape[:2], codes.shape[2] * (num_guesses + 1)), exact_device(codes.device)
+        uniforms = draw_uniforms(generators, shape, device).unflatten(2, (-1, num_guesses + 1))
+        earlier_codes = draw_earlier_codes(scheduler.chain, codes, noisy_codes, timesteps, uniforms[..., 0])
+        states = noisy_codes, earlier_codes, timesteps
+        return mean_log_p0(scheduler.chain, model, hidden_states, states, uniforms[..., 1:])
 
     bound = scheduler.elbo(log_p0, codes, times, generators)
     if isinstance(model, FSDPModule):
@@ -67,74 +77,100 @@ def held_out_bound(
     return bound
 
 
-def sequential_log_p0(
+def draw_earlier_codes(
     chain: CodeDiffusionChain,
-    model: CodeDiffusionTransformer,
-    codes: torch.Tensor,
-    noisy_codes: torch.Tensor,
-    timesteps: torch.Tensor,
-    prefix: Prefix,
-    generators: list[torch.Generator],
-) -> torch.Tensor:
-    """
-    log p(x_0 | x_t, earlier x_0) of each codebook, `(B, T, K, V)`, the earlier x_0 drawn as above.
-
-    Args:
-        chain (`CodeDiffusionChain`): The scheduler's.
-        model (`CodeDiffusionTransformer`): The network.
-        codes, noisy_codes (`torch.LongTensor` of shape `(B, T, K)`): x_0 and x_t.
-        timesteps (`torch.LongTensor` of shape `(B,)`): t; s is t - 1.
-        prefix (`Prefix`): The conditions.
-        generators (`list[torch.Generator]`): One per image.
-    """
-    hidden_states = model.backbone(noisy_codes, timesteps, prefix)
-    is_sequential = model.config.head_type == "ar"
-    uniforms = draw_uniforms(generators, (*codes.shape[:2], 2 * codes.shape[2]), exact_device(codes.device))
-    uniforms = uniforms.unflatten(2, (-1, 2))
-    # Those of later codebooks are read by nobody: the head is causal.
-    guessed, found = torch.zeros_like(codes), []
-    for k, lm_head in enumerate(model.lm_heads):
-        earlier = model.embed_codes(guessed[:, :, :-1]) if is_sequential else None
-        states = model.norm(model.head(hidden_states, earlier)[:, :, k])
-        log_probs = lm_head(states).float().log_softmax(dim=-1)
-        found.append(log_probs)
-        if is_sequential and k + 1 < len(model.lm_heads):
-            guessed[:, :, k] = guess_codes(
-                chain, log_probs, codes[:, :, k], noisy_codes[:, :, k], timesteps, uniforms[:, :, k]
-            )
-    return torch.stack(found, dim=2)
-
-
-def guess_codes(
-    chain: CodeDiffusionChain,
-    log_p0: torch.Tensor,
     codes: torch.Tensor,
     noisy_codes: torch.Tensor,
     timesteps: torch.Tensor,
     uniforms: torch.Tensor,
 ) -> torch.Tensor:
+    """x_s of time t - 1 given x_t and the true x_0, `(B, T, K)`, by one uniform number each."""
+    device, time = uniforms.device, timesteps.to(uniforms.device)[:, None, None]
+    clean, noisy = codes.to(device), noisy_codes.to(device)
+    outcomes = chain.reverse_outcomes(noisy == chain.codebook_size, noisy == clean, time, time - 1)
+    return chain.choose(outcomes, noisy, clean, uniforms).to(codes.device)
+
+
+def mean_log_p0(
+    chain: CodeDiffusionChain,
+    model: CodeDiffusionTransformer,
+    hidden_states: torch.Tensor,
+    states: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    uniforms: torch.Tensor,
+) -> torch.Tensor:
     """
-    Draws of x_0 given x_t and x_s, where x_s is drawn given x_t and the true x_0.
+    log of the mean p(x_0 | x_t, guesses of the earlier codes' x_0) of each codebook, `(B, T, K, V)`.
 
     Args:
-        log_p0 (`torch.Tensor` of shape `(B, T, V)`): log p(x_0 | x_t).
-        codes, noisy_codes (`torch.LongTensor` of shape `(B, T)`): The true x_0, and x_t.
+        chain (`CodeDiffusionChain`): The scheduler's.
+        model (`CodeDiffusionTransformer`): With a factorized head.
+        hidden_states (`torch.Tensor` of shape `(B, T, D)`): Of its backbone.
+        states (`tuple`): x_t and x_s `(B, T, K)`, and t `(B,)`; s is t - 1.
+        uniforms (`torch.Tensor` of shape `(B, T, K, M)`): In [0, 1), float64.
+    """
+    noisy_codes, earlier_codes, timesteps = states
+    num_codebooks, num_guesses = uniforms.shape[2:]
+    guesses = [torch.zeros_like(noisy_codes) for _ in range(num_guesses)]
+    log_weights = torch.zeros(num_guesses, *uniforms.shape[:2], dtype=torch.float64, device=uniforms.device)
+    found = []
+    for k in range(num_codebooks):
+        total, shares = None, log_weights.log_softmax(dim=0)
+        for m, guess in enumerate(guesses):
+            if k > 0 or m == 0:  # before the first codebook there is nothing to guess
+                # Codes of this and of later codebooks are read by nobody: the head is causal.
+                log_probs = _log_probs(model, hidden_states, guess, k).to(uniforms)
+            # One after another: a distribution of all codes is what takes the room here.
+            share = log_probs + shares[m, ..., None]
+            total = share if total is None else torch.logaddexp(total, share)
+            if k + 1 < num_codebooks:
+                drawn, log_likelihood = guess_codes(
+                    chain, log_probs, noisy_codes[:, :, k], earlier_codes[:, :, k], timesteps, uniforms[:, :, k, m]
+                )
+                guess[:, :, k] = drawn.to(guess.device)
+                log_weights[m] += log_likelihood
+        found.append(total.float())
+    return torch.stack(found, dim=2).to(hidden_states.device)
+
+
+def _log_probs(
+    model: CodeDiffusionTransformer, hidden_states: torch.Tensor, guess: torch.Tensor | None, k: int
+) -> torch.Tensor:
+    """log p(x_0) of codebook k, `(B, T, V)`, given those before it in `guess` `(B, T, K)`."""
+    earlier = None
+    if model.config.head_type == "ar":
+        given = hidden_states.new_zeros(*hidden_states.shape[:2], 0, dtype=torch.long) if guess is None else guess
+        earlier = model.embed_codes(given[:, :, : model.config.num_codebooks - 1])
+    states = model.norm(model.head(hidden_states, earlier)[:, :, k])
+    return model.lm_heads[k](states).float().log_softmax(dim=-1)
+
+
+def guess_codes(
+    chain: CodeDiffusionChain,
+    log_p0: torch.Tensor,
+    noisy_codes: torch.Tensor,
+    earlier_codes: torch.Tensor,
+    timesteps: torch.Tensor,
+    uniforms: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Draws of x_0 given x_t and x_s.
+
+    Args:
+        log_p0 (`torch.Tensor` of shape `(B, T, V)`): log p(x_0 | x_t), float64.
+        noisy_codes, earlier_codes (`torch.LongTensor` of shape `(B, T)`): x_t and x_s.
         timesteps (`torch.LongTensor` of shape `(B,)`): t; s is t - 1.
-        uniforms (`torch.Tensor` of shape `(B, T, 2)`): In [0, 1), float64.
+        uniforms (`torch.Tensor` of shape `(B, T)`): In [0, 1), float64.
 
     Returns:
-        `torch.LongTensor` of shape `(B, T)`.
+        Codes `(B, T)`, and log p(x_s | x_t) `(B, T)`, on the device of the uniform numbers.
     """
     device, time = uniforms.device, timesteps.to(uniforms.device)[:, None]
-    clean, noisy = codes.to(device), noisy_codes.to(device)
-    is_mask = noisy == chain.codebook_size
-    outcomes = chain.reverse_outcomes(is_mask, noisy == clean, time, time - 1)
-    earlier = chain.choose(outcomes, noisy, clean, uniforms[..., 0])
-    scores = log_p0.to(device) + likelihood(chain, noisy, earlier, time, time - 1).log()
-    guesses = select_codes(scores.flatten(0, 1), uniforms[..., 1].flatten()).view_as(codes)
+    noisy, earlier = noisy_codes.to(device), earlier_codes.to(device)
+    scores = log_p0 + likelihood(chain, noisy, earlier, time, time - 1).log()
+    guesses = select_codes(scores.flatten(0, 1), uniforms.flatten()).view_as(noisy)
     if not chain.has_uniform:  # a code that is not masked is the clean one, and the sampler knows it, too
-        guesses = torch.where(is_mask, guesses, noisy)
-    return guesses.to(codes.device)
+        guesses = torch.where(noisy == chain.codebook_size, guesses, noisy)
+    return guesses, scores.logsumexp(dim=-1)
 
 
 def likelihood(

@@ -27,10 +27,12 @@ def validate(
         `dict`: `validation/loss/{k}` of each codebook in nats per position, and `validation/loss`, their mean.
     """
     images = []
-    with evaluation_mode(generator.model) as model, accelerator.autocast():
+    with evaluation_mode(generator.model) as model:
         for batch in dataloader:
-            inputs = generator.conditions.inputs(batch, accelerator.device)
-            losses = generator.held_out_losses(model, data.codes_of(batch), inputs, batch["index"])
+            codes = data.codes_of(batch)  # not within: images are encoded in full precision
+            with accelerator.autocast():
+                inputs = generator.conditions.inputs(batch, accelerator.device)
+                losses = generator.held_out_losses(model, codes, inputs, batch["index"])
             images.append(accelerator.gather_for_metrics(losses))  # without those that only fill up a last batch
     losses = torch.cat(images).mean(0).tolist()
     return {

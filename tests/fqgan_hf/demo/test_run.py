@@ -35,12 +35,14 @@ def run_demo(folder: Path, *options: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_copies_of_training_codes_are_counted(tmp_path):
+@pytest.mark.parametrize("num_views", [1, 2])
+def test_copies_of_training_codes_are_counted(num_views, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    known = torch.arange(16).reshape(2, 2, 2, 2)
-    rows = pa.array([grid.flatten().tolist() for grid in known], pa.list_(pa.uint16(), 8))
+    known = torch.arange(32).reshape(4, 2, 2, 2)
+    images = known.reshape(-1, num_views * 8).tolist()  # the views of an image are one row
+    rows = pa.array(images, pa.list_(pa.uint16(), num_views * 8))
     pq.write_table(pa.table({"codes": rows}), tmp_path / "shard-00000.parquet")
     (tmp_path / "manifest.json").write_text("{}")
     generated = torch.cat([known, known + 1])

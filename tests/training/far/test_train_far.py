@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from PIL import Image
 from safetensors.torch import load_file
@@ -44,6 +45,7 @@ def codes_dir(tokenizer, image_folder, cache_dir, to_command, tmp_path_factory):
     folder = tmp_path_factory.mktemp("codes")
     options = {"train_data_dir": image_folder, "cache_dir": cache_dir, "tokenizer": tokenizer, "output_dir": folder}
     extract_codes(to_command({**options, "crop": "ten-crop"}))
+    AcceleratorState._reset_state(reset_partial_state=True)  # of no precision in particular
     return folder
 
 
@@ -95,7 +97,8 @@ def batched(keys, size):
 
 
 def test_on_the_fly_equals_the_store(options, codes_dir, tokenizer, image_folder, to_command, read_metrics, tmp_path):
-    """The same views of the same images in the same order: the same weights, to the bit."""
+    """The same views of the same images in the same order: the same weights, to the bit, whatever the precision."""
+    options = {**options, "mixed_precision": "bf16"}
     train_far(to_command({**options, "codes_dir": codes_dir, "output_dir": tmp_path / "store"}))
     changes = {"train_data_dir": image_folder, "tokenizer": tokenizer, "crop": "ten-crop"}
     fly = to_command({**options, **changes, "output_dir": tmp_path / "fly", "dataloader_num_workers": 2})
