@@ -142,7 +142,9 @@ class TextCondition(Condition):
     name = "text"
     words = "one transformer with a text encoder that is trained along"
     title = ", by captions"
+    crop = "shift"
     preset = "digits-text-far"
+    guidance_scale = 3.0
 
     def __init__(self, digits: Digits):
         super().__init__(digits)
@@ -235,10 +237,10 @@ class MapCondition(Condition):
     name = "map"
     words = "one transformer that is given the codes of a map"
     title = ", by maps"
+    crop = "shift"
     preset = "digits-map-far"
     map_preset = "digits-map-fqgan"
     num_images = NUM_HELD_OUT
-    guidance_scale = 1.5
 
     def columns(self, pictures: list[Image.Image], labels: np.ndarray) -> dict[str, tuple[Any, list[Any]]]:
         import datasets

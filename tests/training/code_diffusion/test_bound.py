@@ -202,7 +202,7 @@ def test_guesses_are_distributed_as_what_is_known():
             scheduler.chain, codes[..., None], noisy_codes[..., None], time, uniforms[..., :1]
         )
         guesses, log_likelihood = guess_codes(
-            scheduler.chain, log_p0.expand(1, number, V), noisy_codes, earlier_codes[..., 0], time, uniforms[..., 1]
+            scheduler.chain, log_p0.expand(1, number, V), noisy_codes, earlier_codes[..., 0], time, uniforms[..., 1:]
         )
         torch.testing.assert_close(log_likelihood[0].exp(), (log_p0.exp() @ step[noisy])[earlier_codes[0, :, 0]])
         weights = log_p0.exp()[:, None] * step[noisy]  # (x_0, x_s)

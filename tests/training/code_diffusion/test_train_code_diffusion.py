@@ -75,15 +75,15 @@ def words(generator_config, cache_dir, to_command, tmp_path):
 def test_captions_are_learned(words, captioned, tokenizer, read_metrics, tmp_path, capsys):
     """The codes of each caption, by the likeliest codes, through a pipeline of what was saved; pictures on the way."""
     more = ("--conditions", "text", "--train_text_encoder", "--num_text_tokens", "7")
-    options = {"max_train_steps": 130, "sample_steps": 130, "tokenizer": tokenizer[0]}
+    options = {"max_train_steps": 160, "sample_steps": 160, "tokenizer": tokenizer[0], "ema_decay": 0.9}
     train_code_diffusion(words(captioned, "out", *more, **options))
     assert "factorized head of 1, 8 steps of mask-uniform; captions of 7 tokens of a vocab" in capsys.readouterr().out
     records = read_metrics(tmp_path / "out")
     losses = [record["loss/total"] for record in records if "loss/total" in record]
     assert losses[0] > 2 and losses[-1] < 0.7 * losses[0]
     assert {"loss/0", "loss/1", "loss/auxiliary"} <= set(records[0])
-    assert records[-1]["validation/loss"] < 1.0
-    assert Image.open(tmp_path / "out" / "samples" / "step-00000130.png").width > 4 * 96
+    assert records[-1]["validation/loss"] < 0.3
+    assert Image.open(tmp_path / "out" / "samples" / "step-00000160.png").width > 4 * 96
 
     generator = CodeDiffusionTransformer.from_pretrained(tmp_path / "out").eval()
     pipe = CodeDiffusionPipeline(
@@ -259,7 +259,7 @@ def test_resume_is_bit_exact(words, captioned, tmp_path):
         {"head": "linear", "time_conditioning": "none", "transition": "absorbing"},
         {"head": "mlp", "mixed_precision": "bf16", "gamma_cum_end": 0.9, "gradient_accumulation_steps": 2},
         {"gradient_checkpointing": True, "validation_steps": 1},
-        {"compile": True},
+        {"compile": True, "head": "linear", "time_conditioning": "none"},
     ],
     ids=lambda changes: next(iter(changes)),
 )
