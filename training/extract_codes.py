@@ -11,14 +11,13 @@ drawn from a regularized tokenizer's distribution, as its training drew them.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from fqgan_hf.codes.manifest import check_can_draw
 from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.failures import leave
 from fqgan_hf.files import read_json
 from fqgan_hf.option_checks import check_at_least, check_seed, option
-from fqgan_hf.training.common.arguments import parse_arguments, run_script
+from fqgan_hf.training.common.arguments import CropName, parse_arguments, run_script
 from fqgan_hf.training.common.preflight import check_images, check_model, check_output_dir
 
 
@@ -29,7 +28,7 @@ class ExtractCodesArguments(ImageDataArguments):
     tokenizer: str = field(metadata={"help": "Folder or Hub name of the trained tokenizer."})
     output_dir: str = field(metadata={"help": "Folder for the codes."})
     config: str | None = option(None, "YAML file of options, or the name of a preset; the command line wins over it.")
-    crop: Literal["plain", "flip", "ten-crop", "shift", "shift-flip"] = option(
+    crop: CropName = option(
         "flip",
         "Views of each image; training picks one at random. `shift`, for small drawings: shifted in eight directions, "
         "too. Images whose caption tells left from right are never mirrored.",

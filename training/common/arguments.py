@@ -30,6 +30,7 @@ ACCELERATE_CONFIGS = ("fsdp2",)  # beside the presets, for `accelerate launch --
 WITHOUT_TEACHER = "none"
 TEACHER_KINDS = ("clip", "dinov2")  # what may stand before a teacher's name, with a colon
 LPIPS_NAME, VGG19_NAME = "lpips", "vgg19"
+CropName = Literal["plain", "flip", "ten-crop", "shift", "shift-flip"]  # views of an image; `data.crops` makes them
 
 Arguments = TypeVar("Arguments")
 

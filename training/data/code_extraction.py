@@ -16,7 +16,7 @@ from fqgan_hf.failures import raise_if_interrupted
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pretrained import load_pretrained
 from fqgan_hf.training.common.launch import check_launch, own_folder
-from fqgan_hf.training.data.codes import describe_codes
+from fqgan_hf.training.data.codes import check_encodes_pictures, describe_codes
 from fqgan_hf.training.data.crops import make_views
 
 
@@ -38,10 +38,7 @@ def _write_codes(accelerator: Accelerator, args: "ExtractCodesArguments") -> Non
     """Build and fill the store."""
     folder = Path(args.output_dir)
     model = _load_tokenizer(accelerator, args.tokenizer, "tokenizer")
-    if model.config.num_labels is not None:
-        raise ValueError(
-            f"tokenizer must be one of pictures, {args.tokenizer!r} is one of label maps: --map_tokenizer takes it"
-        )
+    check_encodes_pictures(model, args.tokenizer)
     if args.stochastic:
         check_can_draw(model.config)
     map_model = None

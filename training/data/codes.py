@@ -41,6 +41,14 @@ def describe_codes(
     )
 
 
+def check_encodes_pictures(model: FQGANModel, tokenizer: str) -> None:
+    """Raise `ValueError` for a tokenizer of label maps where one of pictures is needed; `tokenizer` is its name."""
+    if model.config.num_labels is not None:
+        raise ValueError(
+            f"tokenizer must be one of pictures, {tokenizer!r} is one of label maps: --map_tokenizer takes it"
+        )
+
+
 class Column:
     """
     The rows of a column, which stays in the blocks that its file has it in.

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from fqgan_hf.codes.crops import center_crop, resize_short_side, to_pixel_values
 from fqgan_hf.evaluation.label_images import LABEL_MODE, labels_of
+from fqgan_hf.training.common.arguments import CropName
 
 
 def random_crop(image: Image.Image, size: int, max_ratio: float, rng: np.random.Generator) -> Image.Image:
@@ -77,7 +78,7 @@ def _with_mirrored(names: Sequence[str]) -> list[str]:
     return [*names, *(f"{name}{MIRRORED}" for name in names)]
 
 
-CROPS: dict[str, tuple[list[str], Callable[[Image.Image, int], list[Image.Image]]]] = {
+CROPS: dict[CropName, tuple[list[str], Callable[[Image.Image, int], list[Image.Image]]]] = {
     "plain": (["center"], plain),
     "flip": (_with_mirrored(["center"]), flip),
     "ten-crop": (_with_mirrored(_TEN), ten_crop),

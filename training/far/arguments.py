@@ -2,11 +2,10 @@
 """Options that the training scripts of all generators share, and their checks before any library is imported."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.option_checks import check_at_least, option
-from fqgan_hf.training.common.arguments import TrainingArguments
+from fqgan_hf.training.common.arguments import CropName, TrainingArguments
 from fqgan_hf.training.common.preflight import check_codes, check_images, check_model, check_training
 from fqgan_hf.training.far.condition_options import (
     asked_conditions,
@@ -30,8 +29,8 @@ class GeneratorArguments(ImageDataArguments, TrainingArguments):
         False,
         "Encode images with --tokenizer during training instead of reading --codes_dir: slower, but no disk.",
     )
-    crop: Literal["plain", "flip", "ten-crop"] = option(
-        "flip", "With --on_the_fly: the views of each image, of which each epoch shows one."
+    crop: CropName = option(
+        "flip", "With --on_the_fly: the views of each image, as extract_codes has them, of which each epoch shows one."
     )
     validation_split: str | None = option(None, "With --on_the_fly: split of --dataset_name to validate on.")
 

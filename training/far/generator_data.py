@@ -17,7 +17,7 @@ from fqgan_hf.codes.store import load_rows
 from fqgan_hf.evaluation.images import LabelledImages, load_images
 from fqgan_hf.modeling.code_layout import grid_to_sequence
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.training.data.codes import CodeSequences, describe_codes
+from fqgan_hf.training.data.codes import CodeSequences, check_encodes_pictures, describe_codes
 from fqgan_hf.training.data.datasets import ImageViews, split_indices
 
 
@@ -106,6 +106,7 @@ def _check_same_maps(manifest: CodesManifest, held_out_manifest: CodesManifest, 
 
 def encoded_images(args: "GeneratorArguments", tokenizer: FQGANModel) -> GeneratorData:
     """Images as for `extract_codes`, with the views of `--crop`, for `tokenizer` to encode."""
+    check_encodes_pictures(tokenizer, args.tokenizer)
     resolution = args.resolution or tokenizer.config.sample_size
     tokenizer.grid_size(resolution, resolution)  # raises for a resolution that the tokenizer cannot encode
     images = held_out_images = load_images(args)
