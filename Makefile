@@ -4,10 +4,11 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= outputs/demo
 BENCH_OUT ?= outputs/bench
+DOCS_OUT ?= outputs/docs
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow quality style space bench wheel clean
+.PHONY: help demo test test-slow quality style space docs bench wheel clean
 .NOTPARALLEL:
 
 help:  ## this list
@@ -34,6 +35,10 @@ style: $(VENV)/.dev  ## format, and fix what can be fixed
 space: $(VENV)/.space  ## the Gradio Space on this machine
 	$(BIN)/python spaces_demo/app.py $(ARGS)
 
+docs: $(VENV)/.docs  ## the documentation as a site, to outputs/docs (DOCS_OUT=DIR: elsewhere)
+	$(BIN)/python -m sphinx -W --keep-going docs $(DOCS_OUT)
+	@echo "open $(DOCS_OUT)/index.html"
+
 bench: $(VENV)/.bench  ## measurements beside peers and the machine's limits (20 minutes), to outputs/bench
 	$(BIN)/python benchmarks/generation.py --output_dir $(BENCH_OUT)
 	$(BIN)/python benchmarks/tokenizer.py --output_dir $(BENCH_OUT)
@@ -46,7 +51,7 @@ clean:  ## remove .venv and what builds leave behind (outputs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
 
 # One stamp per extra. They only grow .venv, so it may be made by any target first and completed by another later.
-$(VENV)/.train $(VENV)/.space $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: setup.py pyproject.toml
+$(VENV)/.train $(VENV)/.space $(VENV)/.bench $(VENV)/.docs $(VENV)/.dev: $(VENV)/.%: setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "Python >= 3.10 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1): try make PYTHON=python3.12" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)

@@ -58,6 +58,7 @@ EXTRAS = {
     ],
     "space": ["gradio>=6.0,<7"],
 }
+SITE = ["furo>=2025.7", "myst-parser>=4.0", "sphinx>=8.1", "sphinx-copybutton>=0.5"]
 TOOLS = [
     "pytest>=8.3",
     "pytest-timeout>=2.3",
@@ -71,6 +72,7 @@ TOOLS = [
 EXTRAS["dev"] = sorted({*TOOLS, *(requirement for extra in EXTRAS.values() for requirement in extra)})
 
 EXTRAS["bench"] = [*EXTRAS["train"], "vector-quantize-pytorch>=1.32"]  # a peer, for benchmarks/ only
+EXTRAS["docs"] = [*EXTRAS["eval"], *SITE]
 
 PACKAGE_DIRS = {
     "fqgan_hf": "fqgan_hf",
