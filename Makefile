@@ -8,7 +8,7 @@ DOCS_OUT ?= outputs/docs
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow quality style space docs bench wheel clean
+.PHONY: help demo test test-slow quality style space docs bench wheel release clean
 .NOTPARALLEL:
 
 help:  ## this list
@@ -46,6 +46,15 @@ bench: $(VENV)/.bench  ## measurements beside peers and the machine's limits (20
 
 wheel: $(VENV)/.dev  ## build dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build
+
+release: $(VENV)/.dev  ## build what would be uploaded, and try it in a clean environment (downloads torch)
+	rm -rf dist build/release
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/release
+	build/release/bin/python -m pip install --disable-pip-version-check --quiet "$$(ls dist/*.whl)[train]"
+	cd build/release && bin/fqgan --version && bin/fqgan demo --quick --output_dir demo && bin/fqgan info demo/pipeline
+	@echo "dist/ is fit to be uploaded: $$(ls dist)"
 
 clean:  ## remove .venv and what builds leave behind (outputs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -68,6 +68,7 @@ TOOLS = [
     "build>=1.2",
     "selenium>=4.20",
     "setuptools>=77",
+    "twine>=6.0",
 ]
 EXTRAS["dev"] = sorted({*TOOLS, *(requirement for extra in EXTRAS.values() for requirement in extra)})
 

@@ -23,7 +23,7 @@ from fqgan_hf.training.train_fqgan import TrainFQGANArguments
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "spaces_demo/README.md", *DOCS.rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "spaces_demo/README.md", *DOCS.rglob("*.md")])
 SCRIPTS = {
     "train_fqgan": TrainFQGANArguments,
     "extract_codes": ExtractCodesArguments,
@@ -104,6 +104,11 @@ def test_the_index_names_every_page():
     index = (DOCS / "index.md").read_text("utf-8")
     for page in DOCS.glob("*.md"):
         assert page.stem == "index" or (f"({page.name})" in index and f"\n{page.stem}\n" in index), page.name
+
+
+def test_the_changelog_begins_with_this_version():
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert newest[1] == fqgan_hf.__version__
 
 
 @pytest.mark.slow
