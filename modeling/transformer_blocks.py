@@ -212,4 +212,4 @@ def _modulated(normed: torch.Tensor, modulation: torch.Tensor | None) -> torch.T
     if modulation is None:
         return normed
     scale, shift = modulation.chunk(2, -1)
-    return normed * (1 + scale) + shift
+    return torch.addcmul(shift, normed, 1 + scale)  # one pass over the states

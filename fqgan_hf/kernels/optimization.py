@@ -34,6 +34,9 @@ Model = TypeVar("Model", CodeGenerator, FQGANModel, DiffusionPipeline)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 QUANTIZATIONS = (None, "int8")
 
+KEPT_BYTES = 256 * 2**20
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
 
 def optimize(
     model: Model, dtype: torch.dtype | None = None, quantization: str | None = None, compile: bool = True
@@ -92,6 +95,7 @@ def optimize(
         if generator.device.type == "cpu":
             pack_generator(generator, quantization)
             return_freed_memory()
+            keep_freed_memory()
         elif generator.device.type == "cuda" and compile:
             generator.compile(fullgraph=True, mode="reduce-overhead")
     return model
@@ -113,6 +117,16 @@ def return_freed_memory() -> None:
     """Give the system back what the C library keeps of freed weights; only glibc needs to be told."""
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_freed_memory() -> None:
+    """
+    Have the C library keep what a step frees for the next one, up to `KEPT_BYTES`: glibc hands the states of a
+    long sequence back to the system after every product, and gets them again page by page, each page zeroed.
+    """
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, KEPT_BYTES // 4)
 
 
 def pack_linears(module: nn.Module, kind: type[PackedLinear]) -> None:
