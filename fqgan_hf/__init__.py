@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 # Public names and the modules that define them, which are imported when a name is first used.
 _MODULE_OF = {
     **{kind.class_name: kind.module for kind in KINDS},
-    "CardInfo": "fqgan_hf.hub.cards",
+    "CardInfo": "fqgan_hf.hub.card_info",
     "CodeDiffusionConfig": "fqgan_hf.modeling.configuration_code_diffusion",
     "FARConfig": "fqgan_hf.modeling.configuration_far",
     "SamplingSettings": "fqgan_hf.modeling.code_sampling",
@@ -31,7 +31,9 @@ _MODULE_OF = {
     "load_text_encoder": "fqgan_hf.pipelines.prompts",
     "load_tokenizer": "fqgan_hf.pipelines.inference",
     "optimize": "fqgan_hf.kernels.optimization",
-    "push_to_hub": "fqgan_hf.hub.export",
+    "pull_folder": "fqgan_hf.hub.pull",
+    "push_folder": "fqgan_hf.hub.publish",
+    "push_to_hub": "fqgan_hf.hub.push",
     "sample_to_folder": "fqgan_hf.pipelines.sample",
 }
 
@@ -42,9 +44,12 @@ if TYPE_CHECKING:  # the same table for programs that read the source
     from fqgan_hf.codes.encode import encode_images
     from fqgan_hf.conversion import convert_checkpoint
     from fqgan_hf.evaluation.modules import load_metric
-    from fqgan_hf.hub.cards import CardInfo
-    from fqgan_hf.hub.export import export, push_to_hub
+    from fqgan_hf.hub.card_info import CardInfo
+    from fqgan_hf.hub.export import export
     from fqgan_hf.hub.facts import collect_facts
+    from fqgan_hf.hub.publish import push_folder
+    from fqgan_hf.hub.pull import pull_folder
+    from fqgan_hf.hub.push import push_to_hub
     from fqgan_hf.kernels.optimization import optimize
     from fqgan_hf.modeling.code_sampling import SamplingSettings
     from fqgan_hf.modeling.configuration_code_diffusion import CodeDiffusionConfig

@@ -19,6 +19,8 @@ from fqgan_hf.commands import (
     generate,
     info,
     mix,
+    pull,
+    push,
     reconstruct,
     sample,
     statistics,
@@ -41,6 +43,8 @@ COMMANDS = (
     compare.COMMAND,
     convert.COMMAND,
     info.COMMAND,
+    push.COMMAND,
+    pull.COMMAND,
 )
 
 

@@ -29,7 +29,8 @@ from fqgan_hf.conversion_layout import (
     tokenizer_entries,
     walk_table,
 )
-from fqgan_hf.files import atomic_path, check_writable, staged_folder
+from fqgan_hf.files import atomic_path, check_writable, sha256, staged_folder
+from fqgan_hf.hub.card_info import CONVERTED_LICENSE, CardInfo
 from fqgan_hf.hub.kinds import kind_in_config
 from fqgan_hf.modeling import configuration_fqgan, configuration_generator
 from fqgan_hf.modeling.configuration_checks import check_setting
@@ -177,7 +178,8 @@ def convert_checkpoint(
         output_dir: Created if need be. It appears complete or not at all.
         force (`bool`):
             Let files of the same names in `output_dir` be replaced: `config.json`, the weights, a tokenizer's
-            `preprocessor_config.json`. Other files there stay.
+            `preprocessor_config.json`, and `card.json`, which says where the weights come from and under which
+            licence. Other files there stay.
         **overrides: See `convert_state_dict`.
 
     Returns:
@@ -202,6 +204,8 @@ def convert_checkpoint(
             if isinstance(model, FQGANModel):
                 size, factor = model.config.sample_size, model.downsample_factor
                 FQGANImageProcessor(size=size, multiple_of=factor).save_pretrained(str(staging))
+            source = f"the checkpoint `{path.name}` (SHA-256 `{sha256(path)}`)"
+            CardInfo(license=CONVERTED_LICENSE, converted_from=source).write(staging)
         except SafetensorError as error:
             raise OSError(f"{output_dir} cannot be written: {error}") from error
         _check_replaced(path, staging, output_dir)

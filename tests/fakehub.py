@@ -6,8 +6,9 @@
     hub.files("org/name")     # {path: bytes} of the newest commit
     hub.commits               # what was sent, in order
 
-It speaks as much of the Hub's protocol as creating a repository, `upload_folder` (regular and LFS files) and every
-kind of download need. A request that it does not know is answered by 404 and kept in `hub.unknown`.
+It speaks as much of the Hub's protocol as creating a repository (of a model or a Space), branches, pull requests,
+`upload_folder` (regular and LFS files), a Space's variables and every kind of download need. A request that it does
+not know is answered by 404 and kept in `hub.unknown`.
 """
 
 import base64
@@ -27,6 +28,7 @@ class Commit:
 
     repo_id: str
     summary: str
+    branch: str = "main"
     added: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
 
@@ -34,11 +36,13 @@ class Commit:
 @dataclass
 class Repository:
     private: bool
-    head: str = "0" * 40
+    sdk: str | None = None
+    branches: dict[str, str] = field(default_factory=lambda: {"main": "0" * 40})
     trees: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"0" * 40: {}})
+    variables: dict[str, str] = field(default_factory=dict)
 
     def tree(self, revision: str) -> tuple[str, dict[str, bytes]]:
-        sha = self.head if revision == "main" else revision
+        sha = self.branches.get(revision, revision)
         return sha, self.trees[sha]
 
 
@@ -49,9 +53,11 @@ class FakeHub:
         self.user = user
         self.token_role = token_role
         self.repositories: dict[str, Repository] = {}
+        self.spaces: dict[str, Repository] = {}
         self.commits: list[Commit] = []
         self.unknown: list[str] = []
         self.refuses_commits = False
+        self.refuses_uploads = False
         self.blobs: dict[str, bytes] = {}
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.server.daemon_threads = True
@@ -77,18 +83,27 @@ class FakeHub:
             "NO_PROXY": "127.0.0.1",
         }
 
-    def files(self, repo_id: str) -> dict[str, bytes]:
-        return self.repositories[repo_id].tree("main")[1]
+    def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
+        return self.repositories[repo_id].tree(revision)[1]
+
+    def all_of(self, kind: str | None) -> dict[str, Repository]:
+        """The repositories of a kind, as requests spell it: "space" or "spaces", else models."""
+        return self.spaces if kind in ("space", "spaces") else self.repositories
 
     def create(self, request: dict) -> dict:
         repo_id = f"{request.get('organization') or self.user}/{request['name']}"
-        self.repositories[repo_id] = Repository(private=request.get("visibility") == "private")
-        return {"url": f"{self.url}/{repo_id}", "id": repo_id}
+        is_private = request.get("visibility") == "private"
+        self.all_of(request.get("type"))[repo_id] = Repository(is_private, request.get("sdk"))
+        prefix = "spaces/" if request.get("type") == "space" else ""
+        return {"url": f"{self.url}/{prefix}{repo_id}", "id": repo_id}
 
-    def commit(self, repo_id: str, lines: list[dict]) -> dict:
-        repository = self.repositories[repo_id]
-        tree = dict(repository.tree("main")[1])
-        commit = Commit(repo_id, summary="")
+    def commit(self, repo_id: str, lines: list[dict], kind: str = "models", branch: str = "main", pr=False) -> dict:
+        repository = self.all_of(kind)[repo_id]
+        parent, tree = repository.tree(branch)
+        tree = dict(tree)
+        if pr:
+            branch = f"refs/pr/{1 + sum(name.startswith('refs/pr/') for name in repository.branches)}"
+        commit = Commit(repo_id, summary="", branch=branch)
         for line in lines:
             value = line["value"]
             if line["key"] == "header":
@@ -102,13 +117,15 @@ class FakeHub:
             is_lfs = line["key"] == "lfsFile"
             tree[path] = self.blobs[value["oid"]] if is_lfs else base64.b64decode(value["content"])
             commit.added.append(path)
-        digest = hashlib.sha1(repository.head.encode())
+        digest = hashlib.sha1(parent.encode())
         for path, content in sorted(tree.items()):
             digest.update(path.encode() + hashlib.sha1(content).digest())
-        repository.head = digest.hexdigest()
-        repository.trees[repository.head] = tree
+        sha = repository.branches[branch] = digest.hexdigest()
+        repository.trees[sha] = tree
         self.commits.append(commit)
-        return {"success": True, "commitOid": repository.head, "commitUrl": f"{self.url}/{repo_id}/commit/1"}
+        answer = {"success": True, "commitOid": sha, "commitUrl": f"{self.url}/{repo_id}/commit/{sha}"}
+        number = branch.removeprefix("refs/pr/")
+        return {**answer, "pullRequestUrl": f"{self.url}/{repo_id}/discussions/{number}"} if pr else answer
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -119,12 +136,16 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_any(self):
-        path = unquote(urlsplit(self.path).path)
+        parts = urlsplit(self.path)
+        path, self.query = unquote(parts.path), parts.query
+        # Of a branch's name the slash comes as %2F, which is what tells it from what follows.
+        encoded = parts.path.replace("%2F", "\0").replace("%2f", "\0")
         body = self.read_body()
         for pattern, answer in self.ROUTES:
-            match = re.fullmatch(pattern, path)
+            match = re.fullmatch(pattern, unquote(encoded))
             if match:
-                return answer(self, body, **match.groupdict())
+                found = {name: value and value.replace("\0", "/") for name, value in match.groupdict().items()}
+                return answer(self, body, **found)
         self.hub.unknown.append(f"{self.command} {path}")
         return self.refuse("Unknown")
 
@@ -165,33 +186,47 @@ class _Handler(BaseHTTPRequestHandler):
     def create(self, body):
         request = json.loads(body)
         name = f"{request.get('organization') or self.hub.user}/{request['name']}"
-        if name in self.hub.repositories:
+        if name in self.hub.all_of(request.get("type")):
             return self.answer({"error": "exists", "url": f"{self.hub.url}/{name}", "id": name}, status=409)
         return self.answer(self.hub.create(request))
 
     def delete(self, body):
         request = json.loads(body)
-        del self.hub.repositories[f"{request.get('organization') or self.hub.user}/{request['name']}"]
+        repositories = self.hub.all_of(request.get("type"))
+        del repositories[f"{request.get('organization') or self.hub.user}/{request['name']}"]
         self.answer({})
 
-    def preupload(self, body, repo_id):
-        files = json.loads(body)["files"]
-        modes = {True: "lfs", False: "regular"}
-        self.answer(
-            {
-                "files": [
-                    {
-                        "path": file["path"],
-                        "uploadMode": modes[file["path"].endswith(".safetensors")],
-                        "shouldIgnore": False,
-                        "oid": None,
-                    }
-                    for file in files
-                ]
-            }
-        )
+    def branch(self, body, kind, repo_id, revision):
+        branches = self.hub.all_of(kind)[repo_id].branches
+        if self.command == "DELETE":
+            del branches[revision]
+        else:
+            branches[revision] = branches["main"]
+        self.answer({})
 
-    def lfs_batch(self, body, repo_id):
+    def refs(self, body, kind, repo_id):
+        found = self.hub.all_of(kind)[repo_id].branches.items()
+        branches = [{"name": name, "ref": f"refs/heads/{name}", "targetCommit": sha} for name, sha in found]
+        self.answer({"branches": branches, "converts": [], "tags": []})
+
+    def variables(self, body, repo_id):
+        found = self.hub.spaces[repo_id].variables
+        if self.command == "POST":
+            request = json.loads(body)
+            found[request["key"]] = request["value"]
+        elif self.command == "DELETE":
+            del found[json.loads(body)["key"]]
+        self.answer({key: {"key": key, "value": value} for key, value in found.items()})
+
+    def preupload(self, body, kind, repo_id, revision):
+        def described(file):
+            mode = "lfs" if file["path"].endswith((".safetensors", ".png")) else "regular"
+            return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None}
+
+        if self.find(kind, repo_id, revision):
+            self.answer({"files": [described(file) for file in json.loads(body)["files"]]})
+
+    def lfs_batch(self, body, kind, repo_id):
         objects = [
             {"oid": o["oid"], "size": o["size"], "actions": {"upload": {"href": f"{self.hub.url}/lfs/{o['oid']}"}}}
             for o in json.loads(body)["objects"]
@@ -199,33 +234,36 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer({"transfer": "basic", "objects": objects}, Content_Type="application/vnd.git-lfs+json")
 
     def lfs_put(self, body, oid):
+        if self.hub.refuses_uploads:
+            return self.refuse("Refused", status=403)
         if hashlib.sha256(body).hexdigest() != oid:
             return self.refuse("BadDigest", status=400)
         self.hub.blobs[oid] = body
         return self.answer(b"")
 
-    def commit(self, body, repo_id):
+    def commit(self, body, kind, repo_id, revision):
         if self.hub.refuses_commits:
             return self.refuse("Refused", status=403)
-        self.answer(self.hub.commit(repo_id, [json.loads(line) for line in body.splitlines()]))
+        lines = [json.loads(line) for line in body.splitlines()]
+        self.answer(self.hub.commit(repo_id, lines, kind, revision, "create_pr=1" in self.query))
 
-    def find(self, repo_id, revision):
+    def find(self, kind, repo_id, revision):
         """(sha, files) of a revision, or None after having refused."""
-        if repo_id not in self.hub.repositories:
+        if repo_id not in self.hub.all_of(kind):
             return self.refuse("RepoNotFound")
         try:
-            return self.hub.repositories[repo_id].tree(revision)
+            return self.hub.all_of(kind)[repo_id].tree(revision)
         except KeyError:
             return self.refuse("RevisionNotFound")
 
-    def info(self, body, repo_id, revision="main"):
-        if found := self.find(repo_id, revision or "main"):
+    def info(self, body, kind, repo_id, revision="main"):
+        if found := self.find(kind, repo_id, revision or "main"):
             sha, tree = found
             siblings = [{"rfilename": path} for path in sorted(tree)]
             self.answer({"id": repo_id, "modelId": repo_id, "sha": sha, "private": False, "siblings": siblings})
 
-    def list_tree(self, body, repo_id, revision):
-        if found := self.find(repo_id, revision):
+    def list_tree(self, body, kind, repo_id, revision):
+        if found := self.find(kind, repo_id, revision):
             self.answer(
                 [
                     {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
@@ -233,8 +271,8 @@ class _Handler(BaseHTTPRequestHandler):
                 ]
             )
 
-    def resolve(self, body, repo_id, revision, path):
-        if found := self.find(repo_id, revision):
+    def resolve(self, body, kind, repo_id, revision, path):
+        if found := self.find(kind, repo_id, revision):
             sha, tree = found
             if path not in tree:
                 return self.refuse("EntryNotFound", X_Repo_Commit=sha)
@@ -242,16 +280,22 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(tree[path], ETag=etag, X_Repo_Commit=sha, Content_Type="application/octet-stream")
 
     REPO = r"(?P<repo_id>[^/]+/[^/]+)"
+    KIND = r"/api/(?P<kind>models|spaces)"
+    OF_KIND = r"/(?:(?P<kind>spaces)/)?"
+    REVISION = r"(?P<revision>[^/]+)"
     ROUTES = [
         (r"/api/whoami-v2", whoami),
         (r"/api/validate-yaml", validate_yaml),
         (r"/api/repos/create", create),
         (r"/api/repos/delete", delete),
-        (rf"/api/models/{REPO}/preupload/main", preupload),
-        (rf"/api/models/{REPO}/commit/main", commit),
-        (rf"/{REPO}\.git/info/lfs/objects/batch", lfs_batch),
+        (rf"/api/spaces/{REPO}/variables", variables),
+        (rf"{KIND}/{REPO}/branch/{REVISION}", branch),
+        (rf"{KIND}/{REPO}/refs", refs),
+        (rf"{KIND}/{REPO}/preupload/{REVISION}", preupload),
+        (rf"{KIND}/{REPO}/commit/{REVISION}", commit),
+        (rf"{OF_KIND}{REPO}\.git/info/lfs/objects/batch", lfs_batch),
         (r"/lfs/(?P<oid>[0-9a-f]+)", lfs_put),
-        (rf"/api/models/{REPO}/tree/(?P<revision>[^/]+)(/.*)?", list_tree),
-        (rf"/api/models/{REPO}(/revision/(?P<revision>[^/]+))?", info),
-        (rf"/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", resolve),
+        (rf"{KIND}/{REPO}/tree/{REVISION}(/.*)?", list_tree),
+        (rf"{KIND}/{REPO}(/revision/{REVISION})?", info),
+        (rf"{OF_KIND}{REPO}/resolve/{REVISION}/(?P<path>.+)", resolve),
     ]

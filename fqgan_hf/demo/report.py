@@ -77,7 +77,7 @@ def training_steps(folder: Path) -> int:
 
 def export_models(pipe: "FARPipeline", folder: Path, report: dict[str, Any], condition: "Condition") -> None:
     """The models and the pipeline as they go to the Hub, with their cards; each folder appears when it is complete."""
-    from fqgan_hf.hub.cards import CardInfo
+    from fqgan_hf.hub.card_info import CardInfo
     from fqgan_hf.hub.export import export
 
     tokenizer, generator = report["tokenizer"], report["generator"]

@@ -1,74 +1,24 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Model cards: what the object itself tells, and what [`CardInfo`] adds, in the templates of `model_cards/`."""
 
-import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fqgan_hf.evaluation_results import described_protocol, load_result, titled_figures
+from fqgan_hf.hub.card_info import CONVERTED_LICENSE, CardInfo, slug
 from fqgan_hf.hub.facts import condition_facts, quantizer_facts
 from fqgan_hf.hub.kinds import ModelKind, kind_of
+from fqgan_hf.hub.variants import VARIANTS
 
 
-@dataclass
-class CardInfo:
-    """
-    What a model card tells that the weights and the configuration can't.
-
-    Args:
-        title (`str`, *optional*): Heading of the card. Default: the repository's name.
-        license (`str`): License of the *weights*, as the Hub spells it ("apache-2.0", "cc-by-nc-4.0").
-        datasets (`list[str]`): Training data, by Hub id where there is one (only ids go into the front matter).
-        training (`str`): How the model was trained, in Markdown.
-        metrics (`dict[str, float]`): Measured figures by name, e.g. `{"rFID": 0.94, "PSNR": 22.02}`.
-        evaluation_dataset (`str`, *optional*): What the metrics were measured on. Required with `metrics`.
-        limitations (`str`): What the model should not be used for, in Markdown.
-        base_model (`str`, *optional*): Hub id of the checkpoint this one was made from.
-        tags (`list[str]`): More tags for the Hub.
-    """
-
-    title: str | None = None
-    license: str = "apache-2.0"
-    datasets: list[str] = field(default_factory=list)
-    training: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
-    evaluation_dataset: str | None = None
-    limitations: str = ""
-    base_model: str | None = None
-    tags: list[str] = field(default_factory=list)
-
-    def __post_init__(self):
-        self.metrics = {name: float(value) for name, value in self.metrics.items()}
-        for name, value in self.metrics.items():
-            if not math.isfinite(value):
-                raise ValueError(f"metrics must be finite numbers, got {name} = {value}")
-        if self.metrics and not self.evaluation_dataset:
-            raise ValueError("evaluation_dataset must name what the metrics were measured on, got None")
-
-    @classmethod
-    def from_evaluation(cls, result: str | Path | dict[str, Any], **more: Any) -> "CardInfo":
-        """
-        With the figures of a result of `fqgan evaluate`, under the names of their protocol.
-
-        Args:
-            result (`str`, `Path` or `dict`): The file, or what is in it.
-            **more: The rest, such as `training` and `license`.
-
-        Raises:
-            ValueError: It is no such result.
-        """
-        result = result if isinstance(result, dict) else load_result(result)
-        metrics = {}
-        for title, value in titled_figures(result).items():
-            values = value if isinstance(value, list) else [value]
-            for k, number in enumerate(values):
-                metrics[f"{title} ({k})" if len(values) > 1 else title] = number
-        return cls(metrics=metrics, evaluation_dataset=described_protocol(result), **more)
-
-
-def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
+def render_card(
+    obj: Any,
+    repo_id: str,
+    info: CardInfo | None = None,
+    variant: str | None = None,
+    variants: Iterable[str] = (),
+) -> str:
     """
     The model card of `obj` as it would be published, front matter included.
 
@@ -76,6 +26,8 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
         obj: A model or a pipeline of ours that has a card; see [`~fqgan_hf.hub.kinds`].
         repo_id (`str`): Name that the card's examples load.
         info (`CardInfo`, *optional*): What the object itself doesn't tell.
+        variant (`str`, *optional*): The variant that the examples must name, in a repository of no other weights.
+        variants (`Iterable[str]`): All variants that the repository has besides.
 
     Returns:
         `str`: Markdown.
@@ -105,14 +57,15 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
         model_name=title,
         eval_results=[
             EvalResult(
-                task_type=task,
-                dataset_type=_slug(info.evaluation_dataset),
-                dataset_name=info.evaluation_dataset,
-                metric_type=_slug(name),
+                task_type="image-to-image" if found.kind == "reconstruction" else task,
+                dataset_type=slug(found.dataset),
+                dataset_name=found.dataset,
+                metric_type=slug(name),
                 metric_name=name,
                 metric_value=value,
             )
-            for name, value in info.metrics.items()
+            for found in info.all_evaluations
+            for name, value in found.metrics.items()
         ]
         or None,
     )
@@ -129,6 +82,10 @@ def render_card(obj: Any, repo_id: str, info: CardInfo | None = None) -> str:
         title=title,
         repo_id=repo_id,
         info=info,
+        is_published=info.converted_from is not None and info.license == CONVERTED_LICENSE,
+        variant_argument=f', variant="{variant}"' if variant else "",
+        variants={name: VARIANTS.get(name, name) for name in variants if name != variant},
+        dtype_argument="dtype" if is_transformers else "torch_dtype",
         version=fqgan_hf.__version__,
         **facts,
     )
@@ -165,11 +122,6 @@ def _task_and_tags(kind: ModelKind, facts: dict[str, dict[str, Any]]) -> tuple[s
     if facts.get("tokenizer", {}).get("quantizer_type") == "regularized":
         tags.append("reg-vq")
     return task, tags
-
-
-def _slug(name: str) -> str:
-    """A name as the front matter's types are spelled: "rFID (50k)" is "rfid_50k"."""
-    return re.sub(r"\W+", "_", name).strip("_").lower()
 
 
 def _tokenizer_facts(model: Any) -> dict[str, Any]:

@@ -1,27 +1,25 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""Exchange with the Hub: what a published folder holds, and how it gets there.
+"""What a published folder holds.
 
     export(model, "folder")     weights, configuration, code files and model card, as they would be pushed
-    push_to_hub(model, "org/name")
 
 Importing this file costs nothing: torch, diffusers and the models load with the first call that needs them.
 """
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fqgan_hf.files import check_writable, scratch_folder, staged_folder
-from fqgan_hf.hub.cards import CardInfo, render_card
+from fqgan_hf.files import check_writable, staged_folder
+from fqgan_hf.hub.card_info import CardInfo
+from fqgan_hf.hub.cards import render_card
 from fqgan_hf.hub.kinds import ModelKind, kind_named, kind_of
+from fqgan_hf.hub.variants import weight_patterns
 
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo, HfApi
-
     from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 
 
@@ -36,6 +34,9 @@ def export(
     parts: Mapping[str, Any] | None = None,
     variant: str | None = None,
     max_shard_size: int | str | None = None,
+    files: Mapping[str, Path] | None = None,
+    card_variant: str | None = None,
+    card_variants: Iterable[str] = (),
 ) -> Path:
     """
     Write the folder that would be pushed: weights, configuration, the code files of the classes, and a model card.
@@ -53,13 +54,15 @@ def export(
         directory (`str` or `Path`): Created if missing.
         repo_id (`str`, *optional*): Name that the card's examples load. Default: the folder's name.
         card (`CardInfo`, *optional*): What the card says beyond what the object itself tells.
-        write_card (`bool`): False leaves a README.md that is already there as it is.
+        write_card (`bool`): False leaves a README.md and a card.json that are already there as they are.
         image_processor (`FQGANImageProcessor`, *optional*):
             Saved beside a tokenizer. Default: one that resizes and crops to the trained size.
         parts (`Mapping[str, Any]`, *optional*):
             What else is needed, saved in subfolders: the scheduler or the text tokenizer of a generator.
         variant (`str`, *optional*): Puts the weights into files of that name (`model.<variant>.safetensors`).
         max_shard_size (`int` or `str`, *optional*): Bytes (or "2GB") after which weights are split over files.
+        files (`Mapping[str, Path]`, *optional*): More files, by their paths in the folder: pictures, results.
+        card_variant, card_variants: `variant` and `variants` of [`~fqgan_hf.hub.cards.render_card`].
 
     Returns:
         `Path`: The directory. It appears complete or not at all; one that is there keeps its other files, but for
@@ -81,10 +84,16 @@ def export(
         for name, part in (parts or {}).items():
             part.save_pretrained(str(staging / name))
         _complete_folder(staging, obj, kind, image_processor)
+        if variant is not None:
+            _drop_dtype(staging)
+        for name, source in (files or {}).items():
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, staging / name)
         if write_card:
-            text = render_card(obj, repo_id or directory.resolve().name, card)
+            text = render_card(obj, repo_id or directory.resolve().name, card, card_variant, card_variants)
             (staging / "README.md").write_text(text, encoding="utf-8")
-        for pattern in _weight_patterns(obj, variant):
+            (card or CardInfo()).write(staging)
+        for pattern in weight_files_of(obj, variant):
             for stale in directory.glob(pattern):
                 if not (staging / stale.relative_to(directory)).exists():
                     stale.unlink()
@@ -112,89 +121,6 @@ def _complete_folder(folder: Path, obj: Any, kind: ModelKind, image_processor: "
         _drop_local_path(path)
 
 
-def push_to_hub(
-    obj: Any,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    commit_message: str | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
-    card: CardInfo | None = None,
-    write_card: bool = True,
-    image_processor: "FQGANImageProcessor | None" = None,
-    parts: Mapping[str, Any] | None = None,
-    variant: str | None = None,
-    max_shard_size: int | str | None = None,
-) -> "CommitInfo":
-    """
-    Publish a model or a pipeline: save, write the card, create the repository, upload everything in one commit.
-
-    Weight files of the same variant that an earlier push left behind under other names (one file then, shards now)
-    are deleted in that commit: loaders would prefer them. A push that fails leaves no empty repository behind.
-
-    Args:
-        obj, card, image_processor, parts, variant, max_shard_size: See [`export`].
-        repo_id (`str`): "org/name", or "name" for the namespace of the token's owner.
-        private (`bool`, *optional*): For a new repository; None follows the owner's default.
-        token (`str` or `bool`, *optional*): Default: the token stored by `hf auth login`.
-        commit_message (`str`, *optional*): Default: "Upload <class>".
-        revision (`str`, *optional*): Branch to commit to.
-        create_pr (`bool`): Open a pull request rather than commit.
-        write_card (`bool`): False keeps the card that the repository has.
-
-    Returns:
-        `huggingface_hub.CommitInfo`: With the commit's address.
-
-    Raises:
-        ValueError: If `obj` can't be exported or `repo_id` is no valid name; nothing has been sent then.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils import validate_repo_id
-
-    kind = kind_of(obj)
-    validate_repo_id(repo_id)
-    api = HfApi(token=token)
-    if "/" not in repo_id:
-        repo_id = f"{api.whoami()['name']}/{repo_id}"
-    with scratch_folder("push") as folder:
-        export(
-            obj,
-            folder,
-            repo_id=repo_id,
-            card=card,
-            write_card=write_card,
-            image_processor=image_processor,
-            parts=parts,
-            variant=variant,
-            max_shard_size=max_shard_size,
-        )
-        with _repository(api, repo_id, private):
-            return api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message or f"Upload {kind}",
-                revision=revision,
-                create_pr=create_pr,
-                delete_patterns=_weight_patterns(obj, variant),
-            )
-
-
-@contextmanager
-def _repository(api: "HfApi", repo_id: str, private: bool | None) -> Iterator[None]:
-    """A repository to upload to. Where it had to be created and the upload fails, it goes again, if it is empty."""
-    is_new = not api.repo_exists(repo_id)
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        with suppress(Exception):  # what went wrong is to be seen, not that this did, too
-            if is_new and not set(api.list_repo_files(repo_id)) - {".gitattributes"}:
-                api.delete_repo(repo_id)
-        raise
-
-
 def _write_auto_map(path: Path, kind: ModelKind) -> None:
     """Name the code files in a configuration. Done here, not by `register_for_auto_class`, which is global."""
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -210,6 +136,18 @@ def _drop_local_path(path: Path) -> None:
             path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def _drop_dtype(folder: Path) -> None:
+    """
+    transformers loads weights as the type that `config.json` names, those without a variant's name included. Left out,
+    each file's own type counts.
+    """
+    for path in (folder / "config.json", *folder.glob("*/config.json")):
+        if path.is_file():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.pop("dtype", None) is not None:
+                path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def _code_files(kinds: set[ModelKind]) -> list[Path]:
     """Files of `modeling/` that define the classes, with everything they import from one another."""
     from transformers.dynamic_module_utils import get_relative_import_files
@@ -221,16 +159,11 @@ def _code_files(kinds: set[ModelKind]) -> list[Path]:
     return sorted(files | {Path(path) for file in files for path in get_relative_import_files(file)})
 
 
-def _weight_patterns(obj: Any, variant: str | None) -> list[str]:
-    """Names that the weight files of a variant may have, wherever an object has weights."""
-    suffix = f".{variant}" if variant else ""
+def weight_files_of(obj: Any, variant: str | None) -> list[str]:
+    """Patterns of the names that the weight files of a variant may have, wherever an object has weights."""
     return [
-        f"{name}/{pattern}" if name else pattern
+        pattern
         for name, kind, _ in kind_of(obj).parts(obj)
-        if (stem := kind.weights_stem)
-        for pattern in (
-            f"{stem}{suffix}.safetensors",
-            f"{stem}{suffix}-?????-of-?????.safetensors",
-            f"{stem}.safetensors.index{suffix}.json",
-        )
+        if kind.weights_stem
+        for pattern in weight_patterns(name, kind.weights_stem, variant)
     ]

@@ -15,6 +15,7 @@ from fqgan_hf.failures import first_line
 from fqgan_hf.hub.facts import folder_kind
 from fqgan_hf.hub.kinds import KINDS
 from fqgan_hf.hub.resolve import resolve_folder
+from fqgan_hf.hub.variants import stored_variant
 
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ def load_pipeline(model: str | Path, device: str = "auto") -> "GeneratorPipeline
     device = choose_device(device)
     from fqgan_hf.pretrained import load_pretrained
 
-    return load_pretrained(folder_kind(folder).load_class(), folder, "model").to(device)
+    pipeline_class = folder_kind(folder).load_class()
+    return load_pretrained(pipeline_class, folder, "model", variant=stored_variant(folder)).to(device)
 
 
 def load_tokenizer(model: str | Path, device: str = "auto") -> "FQGANPipeline":
@@ -126,7 +128,7 @@ def load_tokenizer(model: str | Path, device: str = "auto") -> "FQGANPipeline":
     model_folder, processor_folder = folder, folder
     if folder_kind(folder).role == "pipeline":
         model_folder, processor_folder = folder / "vqmodel", folder / "image_processor"
-    vqmodel = load_pretrained(FQGANModel, model_folder, "model").eval()
+    vqmodel = load_pretrained(FQGANModel, model_folder, "model", variant=stored_variant(model_folder)).eval()
     if (processor_folder / "preprocessor_config.json").is_file():
         image_processor = load_pretrained(FQGANImageProcessor, processor_folder, "model")
     else:

@@ -20,6 +20,8 @@ from fqgan_hf.conversion import (
     load_published_state_dict,
     to_published_state_dict,
 )
+from fqgan_hf.files import sha256
+from fqgan_hf.hub.card_info import CardInfo
 from fqgan_hf.modeling.modeling_far import FARForImageGeneration
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 
@@ -345,3 +347,12 @@ def test_writing_the_published_layout_leaves_no_partial_file(tmp_path, monkeypat
     with pytest.raises(OSError, match="disk full"):
         convert_to_original(tmp_path / "ours", target)
     assert target.read_text() == "what was there before"
+
+
+def test_a_conversion_says_where_it_comes_from(tmp_path):
+    """For the card: the licence of the published weights stays that of what is made of them."""
+    torch.save({"model": to_published_state_dict(make_generator())}, tmp_path / "vq.pt")
+    convert_checkpoint(tmp_path / "vq.pt", tmp_path / "out", **TINY_FAR)
+    info = CardInfo.read(tmp_path / "out")
+    assert info.license == "cc-by-nc-4.0"
+    assert info.converted_from == f"the checkpoint `vq.pt` (SHA-256 `{sha256(tmp_path / 'vq.pt')}`)"

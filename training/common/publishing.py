@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from diffusers.training_utils import EMAModel
 from torch import nn
 
 from fqgan_hf.files import read_metrics
-from fqgan_hf.hub.cards import CardInfo
-from fqgan_hf.hub.export import push_to_hub
+from fqgan_hf.hub.card_info import CardInfo
+from fqgan_hf.hub.push import push_to_hub
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.training.common.arguments import TrainingArguments
 from fqgan_hf.training.common.checkpointing import export, unsharded
@@ -52,8 +53,13 @@ def save_model(
         whole = unsharded(model)
         if accelerator.is_main_process:
             export([whole] if processor is None else [whole, processor], args.output_dir, parts)
+            card = CardInfo(
+                datasets=_datasets_of(args),
+                training=_training_summary(accelerator, args, plan, log),
+                cost=_training_cost(accelerator, plan, log),
+            )
+            card.write(Path(args.output_dir))  # for `fqgan push`
             if args.push_to_hub:
-                card = CardInfo(datasets=_datasets_of(args), training=_training_summary(accelerator, args, plan, log))
                 logger.info(f"Publishing {args.output_dir} as {args.hub_model_id}")
                 push_to_hub(
                     whole,
@@ -108,6 +114,21 @@ def _training_summary(accelerator: Accelerator, args: TrainingArguments, plan: T
             table("figure", "value", figures),
         ]
     )
+
+
+def _training_cost(accelerator: Accelerator, plan: TrainingPlan, log: MetricLog) -> str:
+    """How long the steps took, on what, in a sentence; nothing where no speed was logged."""
+    seconds, before = 0.0, 0
+    for record in read_metrics(log.path):
+        if speed := record.get("images_per_second"):
+            seconds += (record["step"] - before) * plan.samples_per_step / speed
+            before = int(record["step"])
+    if seconds == 0:
+        return ""
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the {device.type.upper()}"
+    processes = f"{accelerator.num_processes} x {name}" if accelerator.num_processes > 1 else name
+    return f"{before:,} steps in {seconds / 3600:.3g} hours on {processes}."
 
 
 def table(first: str, second: str, rows: dict[str, str]) -> str:

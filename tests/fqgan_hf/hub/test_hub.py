@@ -2,35 +2,29 @@
 """Folders and cards as they go to the Hub, and the way there and back over HTTP."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
-import jinja2
 import pytest
 import tiny
 import torch
 from fakehub import FakeHub
+from fresh import WITHOUT_PACKAGE, run_python
 from huggingface_hub import ModelCard
-from PIL import Image
 
 import fqgan_hf
 import fqgan_hf.modeling
 from fqgan_hf import (
-    CardInfo,
     CodeDiffusionScheduler,
     FARForImageGeneration,
     FARPipeline,
     FQGANImageProcessor,
     FQGANModel,
-    FQGANPipeline,
     collect_facts,
     export,
 )
-from fqgan_hf.hub import cards, registration
-from fqgan_hf.hub.cards import render_card
+from fqgan_hf.hub import registration
 from fqgan_hf.hub.facts import format_facts
 from fqgan_hf.hub.kinds import KINDS
 
@@ -73,14 +67,6 @@ def assert_code_is_whole(folder: Path, *parts: str) -> None:
     assert present == reachable
 
 
-def run_python(script: str, env: dict[str, str], cwd: Path) -> str:
-    result = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, **env}, cwd=cwd, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    return result.stdout
-
-
 class TestExport:
     @pytest.mark.parametrize("num_codebooks", [1, 2, 3, 4])
     def test_tokenizer(self, tmp_path, num_codebooks):
@@ -88,6 +74,7 @@ class TestExport:
         assert export(vqmodel, tmp_path / "out") == tmp_path / "out"
         assert data_files(tmp_path / "out") == {
             "config.json", "diffusion_pytorch_model.safetensors", "preprocessor_config.json", "README.md",
+            "card.json",
         }  # fmt: skip
         assert_code_is_whole(tmp_path / "out", "tokenizer")
         config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -100,7 +87,9 @@ class TestExport:
     def test_generator(self, tmp_path):
         _, transformer = make_models()
         export(transformer, tmp_path)
-        assert data_files(tmp_path) == {"config.json", "generation_config.json", "model.safetensors", "README.md"}
+        assert data_files(tmp_path) == {
+            "config.json", "generation_config.json", "model.safetensors", "README.md", "card.json",
+        }  # fmt: skip
         assert_code_is_whole(tmp_path, "generator")
         assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == {
             "AutoConfig": "configuration_far.FARConfig",
@@ -112,7 +101,9 @@ class TestExport:
         make_pipeline().save_pretrained(str(tmp_path / "saved"))
         pipe = FARPipeline.from_pretrained(tmp_path / "saved")
         export(pipe, tmp_path / "out")
-        assert {name for name in data_files(tmp_path / "out") if "/" not in name} == {"model_index.json", "README.md"}
+        assert {name for name in data_files(tmp_path / "out") if "/" not in name} == {
+            "model_index.json", "README.md", "card.json",
+        }  # fmt: skip
         assert_code_is_whole(tmp_path / "out", "tokenizer", "generator")
         assert "auto_map" not in json.loads((tmp_path / "out/vqmodel/config.json").read_text())
         for path in (tmp_path / "out").rglob("*.json"):
@@ -171,7 +162,7 @@ class TestExportInPlace:
         export(generator, tmp_path)
         FARForImageGeneration.from_pretrained(tmp_path)
         assert data_files(tmp_path) == {
-            "config.json", "generation_config.json", "model.safetensors", "README.md", "notes.txt",
+            "config.json", "generation_config.json", "model.safetensors", "README.md", "notes.txt", "card.json",
             "diffusion_pytorch_model.fp16.safetensors",
         }  # fmt: skip
 
@@ -182,146 +173,6 @@ class TestExportInPlace:
         with pytest.raises(ZeroDivisionError):
             export(make_models(3)[0], tmp_path)
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-class TestCard:
-    def test_every_snippet_runs(self, tmp_path):
-        """As printed, each with no name of another's, from a folder that holds the model and a photo."""
-        snippets = []
-        for name, obj in {**self.objects(), **self.conditional_objects()}.items():
-            export(obj, tmp_path / "org" / name, repo_id=f"org/{name}")
-            card = (tmp_path / "org" / name / "README.md").read_text()
-            snippets += re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-        torch.manual_seed(0)
-        pipe = tiny.conditional_pipeline("text", "map", kind="diffusion", num_codebooks=3)
-        paths = tmp_path / "path" / "to" / "the"
-        export(pipe.vqmodel, paths / "tokenizer")
-        export(pipe.map_vqmodel, paths / "map" / "tokenizer")
-        pipe.scheduler.save_pretrained(str(paths / "scheduler"))
-        for part in (pipe.tokenizer, pipe.text_encoder):
-            part.save_pretrained(str(paths / "text" / "encoder"))
-        pipe.tokenizer.save_pretrained(str(paths / "text" / "tokenizer"))
-        Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 50).convert("RGB").save(tmp_path / "photo.jpg")
-        Image.new("L", (16, 16), 4).save(tmp_path / "map.png")
-        assert len(snippets) == 16
-        (tmp_path / "snippets.json").write_text(json.dumps(snippets))
-        script = (
-            "import json\nfor snippet in json.load(open('snippets.json')):\n    print(snippet)\n    exec(snippet, {})"
-        )
-        run_python(script, {"HF_HOME": str(tmp_path / "home")}, tmp_path)
-
-    def conditional_objects(self):
-        torch.manual_seed(0)
-        texts = tiny.conditional_pipeline("text", "map", kind="diffusion", num_codebooks=3)
-        config = {"conditions": ["class", "text"], "text_vocab_size": 17, "num_text_tokens": 8}
-        both = FARPipeline(
-            texts.vqmodel, tiny.generator(3, **config), texts.image_processor, tokenizer=texts.tokenizer
-        )
-        return {
-            "diffusion_of_text_and_map": texts.transformer,
-            "pipeline_of_text_and_map": texts,
-            "far_of_class_and_text": both.transformer,
-            "pipeline_of_class_and_text": both,
-            "map_tokenizer": texts.map_vqmodel,
-        }
-
-    def objects(self):
-        pipe = make_pipeline(3)
-        return {
-            "fqgan.md": pipe.vqmodel,
-            "far.md": pipe.transformer,
-            "far_pipeline.md": pipe,
-            "fqgan_pipeline.md": FQGANPipeline(pipe.vqmodel, pipe.image_processor),
-        }
-
-    def test_every_kind_parses_with_license_tags_and_figures(self):
-        info = CardInfo(
-            license="cc-by-nc-4.0",
-            datasets=["org/digits", "scikit-learn's digits"],
-            metrics={"rFID": torch.tensor(0.5), "PSNR": 22},
-            evaluation_dataset="held-out digits",
-            training="Forty epochs.",
-            tags=["digits"],
-        )
-        for template, obj in self.objects().items():
-            text = render_card(obj, "org/name", info)
-            card = ModelCard(text)
-            assert card.data.license == "cc-by-nc-4.0", template
-            assert {"fqgan", "digits"} <= set(card.data.tags)
-            assert card.data.datasets == ["org/digits"], "the front matter takes ids only"
-            assert [(r.metric_name, r.metric_value) for r in card.data.eval_results] == [("rFID", 0.5), ("PSNR", 22.0)]
-            for part in ("scikit-learn's digits", "Forty epochs.", "| rFID | 0.5 |", '"org/name"', "3 of 32"):
-                assert part in text, (template, part)
-            assert "\n\n\n" not in text and "{{" not in text
-
-    def test_tells_what_a_generator_is_given(self):
-        objects = self.conditional_objects()
-        expected = {
-            "diffusion_of_text_and_map": ("text-to-image", {"code-diffusion", "text-to-image", "map-to-image"}),
-            "pipeline_of_text_and_map": ("text-to-image", {"code-diffusion", "text-to-image", "map-to-image"}),
-            "far_of_class_and_text": ("text-to-image", {"far", "text-to-image", "class-conditional"}),
-            "map_tokenizer": ("image-to-image", {"image-tokenizer"}),
-        }
-        for name, (task, tags) in expected.items():
-            text = render_card(objects[name], "org/name")
-            data = ModelCard(text).data
-            assert data.pipeline_tag == task and tags <= set(data.tags), name
-            assert "\n\n\n" not in text and "{{" not in text, name
-        text = render_card(objects["pipeline_of_text_and_map"], "org/name")
-        for part in (
-            "from a prompt and a map", "| prompts | 8 tokens, states of a frozen text encoder, 16 wide |",
-            "| maps | 1 of 16 codes at 4x4 positions of label maps with 5 labels |",
-            "`map.png`: 16x16 pixels (width x height) whose values are labels from 0 to 4", "2111.14822",
-        ):  # fmt: skip
-            assert part in text
-        assert "classes" not in text
-
-    def test_says_so_when_nothing_is_known(self):
-        text = render_card(self.objects()["far.md"], "org/name")
-        assert "Nothing was recorded about the training" in text
-        assert "No figures were recorded" in text
-        assert ModelCard(text).data.eval_results is None
-
-    def test_names_the_fingerprints(self):
-        pipe = self.objects()["far_pipeline.md"]
-        assert render_card(pipe, "org/name").count(pipe.vqmodel.fingerprint()[:16]) == 2
-
-    @pytest.mark.parametrize(
-        ("settings", "row"),
-        [
-            ({}, "| quantizer | nearest code |"),
-            (
-                {"quantizer_type": "regularized", "mask_ratio": 0.4},
-                "| quantizer | regularized, linear logits, sampled at 40 % of the positions in training |",
-            ),
-            (
-                {"quantizer_type": "gumbel", "token_logits": "cosine"},
-                "| quantizer | Gumbel, cosine logits, sampled everywhere in training |",
-            ),
-        ],
-    )
-    def test_says_which_quantizer_and_cites_its_paper(self, settings, row):
-        pipe = tiny.pipeline(2, tokenizer_settings=settings)
-        kind = settings.get("quantizer_type", "nearest")
-        for obj in (pipe.vqmodel, FQGANPipeline(pipe.vqmodel, pipe.image_processor), pipe):
-            text = render_card(obj, "org/name")
-            assert text.splitlines().count(row) == 1
-            assert "arXiv:2411.16681" in text and ("arXiv:2303.06424" in text) == (kind != "nearest")
-            assert ("reg-vq" in ModelCard(text).data.tags) == (kind == "regularized")
-            assert "\n\n\n" not in text and text.endswith(".\n")
-        assert "2303.06424" not in render_card(pipe.transformer, "org/name"), "it does not know its tokenizer's"
-
-    def test_undefined_variables_raise(self, monkeypatch):
-        facts = {"conditions": ["class"], "model_type": "far", "given": "a class"}
-        monkeypatch.setitem(cards._FACTS, "generator", lambda model: facts)
-        with pytest.raises(jinja2.UndefinedError, match="class_name"):
-            render_card(self.objects()["far.md"], "org/name")
-
-    def test_metrics_need_a_dataset_and_finite_values(self):
-        with pytest.raises(ValueError, match="evaluation_dataset must name"):
-            CardInfo(metrics={"FID": 1.0})
-        with pytest.raises(ValueError, match="metrics must be finite numbers, got FID = nan"):
-            CardInfo(metrics={"FID": float("nan")}, evaluation_dataset="digits")
 
 
 class TestRegistration:
@@ -393,14 +244,6 @@ save_file(results, "images.safetensors")
 
 
 LOAD_WITHOUT_PACKAGE = """
-import importlib.abc, sys
-
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname.split(".")[0] in ("fqgan_hf", "modeling", "training"):
-            raise ModuleNotFoundError(f"No module named {fullname!r}")
-
-sys.meta_path.insert(0, Absent())
 import diffusers, torch, transformers
 from safetensors.torch import save_file
 
@@ -417,47 +260,6 @@ save_file(codes, "codes.safetensors")
 """
 
 
-PUSH_THAT_FAILS = """
-import pathlib, sys, tempfile
-from fqgan_hf import FQGANModel
-from fqgan_hf import push_to_hub
-
-model = FQGANModel.from_pretrained("tokenizer")
-if sys.argv[1:] == ["killed"]:
-    import os, signal, huggingface_hub
-    huggingface_hub.HfApi.upload_folder = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-try:
-    push_to_hub(model, "org/name")
-except Exception as error:
-    print(type(error).__name__)
-print(sorted(path.name for path in pathlib.Path(tempfile.gettempdir()).glob("fqgan-hf-*")))
-"""
-
-
-def test_a_push_that_fails_leaves_nothing_behind(tmp_path):
-    """An empty repository stayed on the Hub; the export of a killed push stayed in the temporary folder."""
-    make_models()[0].save_pretrained(str(tmp_path / "tokenizer"))
-    (tmp_path / "tmp").mkdir()
-    with FakeHub() as fake:
-        environment = {**fake.environment(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
-        fake.refuses_commits = True
-        assert run_python(PUSH_THAT_FAILS, environment, tmp_path).split() == ["HfHubHTTPError", "[]"]
-        assert fake.repositories == {} and fake.unknown == []
-
-        command = [sys.executable, "-c", PUSH_THAT_FAILS, "killed"]
-        killed = subprocess.run(command, env={**os.environ, **environment}, cwd=tmp_path, capture_output=True)
-        assert killed.returncode == -9
-        assert len(list((tmp_path / "tmp").glob("fqgan-hf-push-*/content/*.safetensors"))) == 1
-
-        fake.refuses_commits = False  # a second try succeeds, and tidies up after the first
-        assert run_python(PUSH_THAT_FAILS, environment, tmp_path).split() == ["[]"]
-        before = fake.files("org/name")
-        assert "config.json" in before
-        fake.refuses_commits = True
-        assert run_python(PUSH_THAT_FAILS, environment, tmp_path).split() == ["HfHubHTTPError", "[]"]
-        assert fake.files("org/name") == before, "a repository that was there stays"
-
-
 def test_push_and_reload_by_name(tmp_path):
     """A pipeline and its parts go to a Hub; fresh processes load them by name, with and without this package."""
     from safetensors.torch import load_file
@@ -472,7 +274,7 @@ def test_push_and_reload_by_name(tmp_path):
     with FakeHub() as fake:
         messages = run_python(PUSH, fake.environment(tmp_path / "pusher"), tmp_path).splitlines()
         run_python(LOAD, fake.environment(tmp_path / "loader"), tmp_path)
-        run_python(LOAD_WITHOUT_PACKAGE, fake.environment(tmp_path / "other loader"), tmp_path)
+        run_python(WITHOUT_PACKAGE + LOAD_WITHOUT_PACKAGE, fake.environment(tmp_path / "other loader"), tmp_path)
 
     assert messages[0].endswith("can be exported, got object")
     assert "no good name" in messages[1]

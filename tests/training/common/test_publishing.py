@@ -3,6 +3,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
@@ -78,7 +79,8 @@ def test_the_trainers_push(
     assert files["diffusion_pytorch_model.safetensors"] == local
     card = fake_hub.files("tester/generator")["README.md"].decode()
     assert "| steps | 2 of 6 samples (0.6667 epochs) |" in card
-    assert "| validation/loss/1 | 3." in card
+    assert "| validation/loss/1 | 3." in card and re.search(r"Cost: 2 steps in \S+ hours on the CPU\.", card)
+    assert json.loads((generator / "card.json").read_text())["training"] in card, "for `fqgan push`"
     everything = b"".join(fake_hub.files("tester/generator").values()) + b"".join(files.values())
     assert b"hf_secret" not in everything and str(tmp_path).encode() not in everything
     fingerprint = json.loads((generator / "config.json").read_text())["tokenizer_fingerprint"]
