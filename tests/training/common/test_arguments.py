@@ -3,6 +3,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -103,6 +104,11 @@ def test_presets_parse(preset, tmp_path):
     config = load_model_config(args.model_config_name_or_path) if args.model_config_name_or_path else {}
     if is_tokenizer:
         assert loss_weights(args, config)["reconstruction"] == 1, "no term that the quantizer lacks has a weight"
+
+
+def test_the_documentation_names_every_preset():
+    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    assert set(preset_names()) <= set(re.findall(r"`([\w-]+)`", text))
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("base", 417e6), ("large", 901e6)])
