@@ -1,11 +1,11 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The Gradio Space: images of a class from a FARPipeline, and what each codebook keeps of a picture of one's own.
+"""The Gradio Space: images from a generator, the codes of pictures of one's own, and what can be done with them.
 
     python spaces_demo/app.py --pipeline outputs/demo/pipeline
 
 On the Hub the model comes from the Space's variable FQGAN_PIPELINE: see README.md in this folder. The page is in
-page.py, what protects its visitors from each other in guard.py; here is the command, which loads these and their
-libraries, seconds of work, only once its arguments are found to be good.
+page.py, its tabs in tab_*.py, what protects its visitors from each other in guard.py; here is the command, which loads
+these and their libraries, seconds of work, only once its arguments are found to be good.
 """
 
 import argparse
@@ -15,7 +15,8 @@ import socket
 import sys
 
 from fqgan_hf.failures import OneLineParser, run_command
-from fqgan_hf.pipelines.inference import load_pipeline, quiet_libraries, resolve_pipeline
+from fqgan_hf.hub.facts import folder_kind
+from fqgan_hf.pipelines.inference import load_pipeline, load_tokenizer, quiet_libraries, resolve_tokenizer
 
 
 def port(text: str) -> int:
@@ -37,7 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pipeline",
         default=os.environ.get("FQGAN_PIPELINE"),
-        help="FARPipeline: a folder or a Hub id; default: the environment variable FQGAN_PIPELINE",
+        help="a pipeline with a generator, or a tokenizer: a folder or a Hub id; default: the environment variable "
+        "FQGAN_PIPELINE",
     )
     parser.add_argument("--host", help="address to listen on; default: this machine only, all on the Hub")
     parser.add_argument("--port", type=port, help="default: the first free one from 7860")
@@ -63,14 +65,14 @@ def check_address(host: str | None, port: int | None) -> None:
 def serve(options: argparse.Namespace) -> None:
     """Load the model and show the page until Ctrl-C."""
     check_address(options.host, options.port)
-    folder = resolve_pipeline(options.pipeline, "--pipeline")
+    folder = resolve_tokenizer(options.pipeline, "--pipeline")
     from page import LAUNCH_OPTIONS, build_app
 
     from fqgan_hf import optimize
 
     quiet_libraries(options.debug)
-    pipeline = load_pipeline(folder, options.device)
-    app = build_app(optimize(pipeline, compile=False))  # ZeroGPU knows no torch.compile
+    load = load_pipeline if folder_kind(folder).generates else load_tokenizer
+    app = build_app(optimize(load(folder, options.device), compile=False), folder)  # ZeroGPU knows no torch.compile
     app.launch(server_name=options.host, server_port=options.port, **LAUNCH_OPTIONS)
 
 
@@ -88,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.pipeline:
         parser.error(
-            "no model: pass --pipeline or set FQGAN_PIPELINE to a FARPipeline, a folder or a Hub id "
+            "no model: pass --pipeline or set FQGAN_PIPELINE to a pipeline or a tokenizer, a folder or a Hub id "
             "(`fqgan demo` trains one into outputs/demo/pipeline)"
         )
     return run_command(parser.prog, lambda: serve(options), options.debug)

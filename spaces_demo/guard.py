@@ -5,13 +5,15 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import inspect
 import json
 import os
 import re
 import stat
 import time
 import uuid
-from collections.abc import Callable, Container, Coroutine, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,8 @@ from typing import Any
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
-from gradio.utils import get_upload_folder
+from gradio.utils import get_function_description, get_upload_folder
+from storage import Storage
 
 from fqgan_hf.files import scratch_folder
 
@@ -100,12 +103,14 @@ async def refuse(send, status: int, reason: str) -> None:
 # ---- Files ----------------------------------------------------------------------------------------------------------
 
 
-UPLOAD_AGAIN = f"The picture must be an uploaded file of at most {MAX_FILE_BYTES >> 20} MB: upload it again"
+# Components whose value is a file; others of ours say so by their `data_model`.
+FILE_COMPONENTS = (gr.Image, gr.File, gr.UploadButton)
+MAX_LISTED = 32  # what of a list of choices may be sent
 
 
 def check_inputs(blocks: list, values: list, uploads: Container[str]) -> list:
     """
-    The values of a call as they were sent, except that nothing but its path is left of a picture.
+    The values of a call as they were sent, except that nothing but its path is left of a file.
 
     Raises:
         gr.Error: There are too few; or a file was not uploaded, or is sent where none belongs.
@@ -113,25 +118,32 @@ def check_inputs(blocks: list, values: list, uploads: Container[str]) -> list:
     if len(values) < len(blocks):
         names = ", ".join(block.label for block in blocks)
         raise user_error(f"Values are needed for {names}: got {len(values)} of {len(blocks)}")
-    checked = []
-    for block, value in zip(blocks, values, strict=False):
-        if isinstance(block, gr.Image):
-            value = check_picture(value, uploads)
-        elif isinstance(value, (dict, list)):
-            kind = "an object" if isinstance(value, dict) else "a list"
-            raise user_error(f"{block.label} must be a single value, got {kind}")
-        checked.append(value)
-    return checked
+    return [check_input(block, value, uploads) for block, value in zip(blocks, values, strict=False)]
 
 
-def check_picture(value: Any, uploads: Container[str]) -> dict | None:
+def check_input(block: Any, value: Any, uploads: Container[str]) -> Any:
+    """One value, for a component that takes files, a list of choices, or a single value."""
+    if isinstance(block, FILE_COMPONENTS) or getattr(block, "takes_file", False):
+        return check_file(block.label, value, uploads)
+    is_listed = isinstance(block, gr.CheckboxGroup) and isinstance(value, list) and len(value) <= MAX_LISTED
+    if is_listed and not any(isinstance(one, (dict, list)) for one in value):
+        return value
+    if isinstance(value, (dict, list)):
+        kind = "an object" if isinstance(value, dict) else "a list"
+        accepted = "a list of choices" if isinstance(block, gr.CheckboxGroup) else "a single value"
+        raise user_error(f"{block.label} must be {accepted}, got {kind}")
+    return value
+
+
+def check_file(label: str, value: Any, uploads: Container[str]) -> dict | None:
     """
-    What the visitor sent as a picture, as Gradio's reference to a file; `None` for none.
+    What the visitor sent as a file, as Gradio's reference to it; `None` for none.
 
     All may name any upload, but nobody can guess the name of another's: it holds a hash of the content, salted with a
     secret of this server. Results are not among the uploads, nor is what other programs keep in Gradio's folder.
 
     Args:
+        label (`str`): Of the component that takes it.
         value: Anything.
         uploads (`Container[str]`): The paths that the server gave in answer to uploads.
 
@@ -143,18 +155,26 @@ def check_picture(value: Any, uploads: Container[str]) -> dict | None:
     path = value.get("path") if isinstance(value, dict) else None
     if not isinstance(path, str) or path not in uploads:
         raise user_error(
-            "The picture must be a file that was uploaded here within the last hour: upload it again. From a program: "
+            f"{label} must be a file that was uploaded here within the last hour: upload it again. From a program: "
             'post it to /gradio_api/upload and send {"path": the answer, "meta": {"_type": "gradio.FileData"}}'
         )
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
-def read_upload(path: str) -> bytes:
+def upload_again(name: str) -> gr.Error:
+    return user_error(f"{name} must be an uploaded file of at most {MAX_FILE_BYTES >> 20} MB: upload it again")
+
+
+def read_upload(path: str, name: str = "The file") -> bytes:
     """
     The content of a file in Gradio's folder for uploads.
 
     It is opened folder by folder, so that no link leads elsewhere, whatever changes on the disk meanwhile, and without
     waiting for anybody to write into a pipe.
+
+    Args:
+        path (`str`): Of the upload.
+        name (`str`): What errors call it.
 
     Raises:
         gr.Error: It is gone, is no regular file in that folder, or is too large.
@@ -173,7 +193,7 @@ def read_upload(path: str) -> bytes:
             with open(upload, "rb", closefd=False) as file:
                 return file.read(MAX_FILE_BYTES)
     except (OSError, ValueError) as error:  # a ValueError, too: NUL bytes, more or fewer folders
-        raise user_error(UPLOAD_AGAIN) from error
+        raise upload_again(name) from error
 
 
 @contextlib.contextmanager
@@ -226,16 +246,21 @@ class Page(gr.Blocks):
         self.worker = ThreadPoolExecutor(1, "model")
         self.scratch = contextlib.ExitStack()
         self.calls = self.scratch.enter_context(scratch_folder("calls"))
+        self.storage = Storage(self)
 
-    def bounded(self, work: Callable) -> Callable[..., Coroutine]:
+    def bounded(self, work: Callable[..., Iterator], parameters: Mapping[str, str]) -> Callable[..., AsyncIterator]:
         """
-        `work` as a coroutine function for Gradio, which ends in time and when it is cancelled.
+        `work` as an async generator function for Gradio, which ends in time and when it is cancelled.
 
-        A thread can't be cancelled: were the coroutine to leave it behind, the next call would meet it in the model.
-        So it tells the thread, and has ended only when that has.
+        A thread can't be cancelled: were the generator to leave it behind, the next call would meet it in the model.
+        So it tells the thread, and has ended only when that has. Of what `work` yields faster than it is sent on, the
+        newest is taken.
 
         Args:
-            work (`Callable`): Takes its own arguments and the keyword `limit`, a [`Limit`] to check.
+            work (`Callable`):
+                Yields the call's outputs, again and again while they grow. Takes its arguments by name, and the
+                keyword `limit`, a [`Limit`] to check.
+            parameters (`Mapping[str, str]`): Names of its arguments in the order of the inputs, each with what it is.
         """
 
         @functools.wraps(work)
@@ -243,24 +268,28 @@ class Page(gr.Blocks):
             wanted = self.calls / uuid.uuid4().hex
             wanted.touch()
             limit = Limit(time.monotonic() + CALL_SECONDS, str(wanted))
-            # In this context gr.Progress finds the visitor whom it is to tell.
-            task = functools.partial(contextvars.copy_context().run, work, *values, limit=limit)
-            result = asyncio.get_running_loop().run_in_executor(self.worker, task)
-            is_cancelled = False
-            while not result.done():
-                try:
-                    await asyncio.wait([result])
-                except asyncio.CancelledError:
-                    is_cancelled = True
-                    wanted.unlink(missing_ok=True)
-            wanted.unlink(missing_ok=True)
-            error = result.exception()  # asked for in any case, or it would be reported as lost
-            if is_cancelled:
-                raise asyncio.CancelledError
-            if error is not None:
-                raise error
-            return result.result()
+            loop, has_news, newest = asyncio.get_running_loop(), asyncio.Event(), deque(maxlen=1)
 
+            def run() -> None:
+                for outputs in work(**dict(zip(parameters, values, strict=True)), limit=limit):
+                    newest.append(outputs)
+                    loop.call_soon_threadsafe(has_news.set)
+
+            result = loop.run_in_executor(self.worker, contextvars.copy_context().run, run)
+            result.add_done_callback(lambda _: has_news.set())
+            try:
+                while newest or not result.done():
+                    await has_news.wait()
+                    has_news.clear()
+                    if newest:
+                        yield newest.pop()
+                result.result()  # its error, if there was one
+            finally:
+                wanted.unlink(missing_ok=True)
+                await has_ended(result)
+
+        call.__signature__ = signature_of(parameters)
+        call.__doc__ = f"{inspect.getdoc(work)}\n\nArgs:\n" + "\n".join(f"    {k}: {v}" for k, v in parameters.items())
         return call
 
     async def preprocess_data(self, block_fn, inputs, *arguments, **options):
@@ -270,7 +299,17 @@ class Page(gr.Blocks):
         try:
             return await super().preprocess_data(block_fn, inputs, *arguments, **options)
         except InvalidPathError as error:  # Gradio's own check found a link in the place of an upload
-            raise user_error(UPLOAD_AGAIN) from error
+            raise upload_again("The file") from error
+
+    def get_api_info(self, *arguments, **options):
+        """Gradio's, with what each argument is from the function's docstring."""
+        info = super().get_api_info(*arguments, **options)
+        for fn in self.fns.values():
+            endpoint = info["named_endpoints"].get(f"/{fn.api_name}", {"parameters": []})
+            texts = get_function_description(fn.fn)[1] if endpoint["parameters"] else {}
+            for parameter in endpoint["parameters"]:
+                parameter["python_type"]["description"] = texts.get(parameter["parameter_name"], "")
+        return info
 
     def launch(self, **options):
         """`gr.Blocks.launch` with our limits. It ends what it began, also when it is interrupted at that."""
@@ -282,6 +321,7 @@ class Page(gr.Blocks):
             "enable_monitoring": False,
             "run_history": False,
         }
+        self.storage.start()
         try:
             return super().launch(app_kwargs={"middleware": middleware}, **limits, **options)
         except BaseException:
@@ -294,6 +334,27 @@ class Page(gr.Blocks):
             time.sleep(0.1)
 
     def close(self, verbose: bool = True) -> None:
-        """`gr.Blocks.close`, which also ends what is being computed."""
+        """`gr.Blocks.close`, which also ends what is being computed and deletes what was handed out."""
         self.scratch.close()
         super().close(verbose)
+        self.storage.close()
+
+
+async def has_ended(result: asyncio.Future) -> None:
+    """Wait for a future, however often one is told not to."""
+    is_cancelled = False
+    while not result.done():
+        try:
+            await asyncio.wait([result])
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if not result.cancelled():
+        result.exception()  # asked for in any case, or it would be reported as lost
+    if is_cancelled:
+        raise asyncio.CancelledError
+
+
+def signature_of(parameters: Mapping[str, str]) -> inspect.Signature:
+    """Of a function that Gradio shows with these arguments; None stands for a file that need not be sent."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature([inspect.Parameter(name, kind, default=None) for name in parameters])

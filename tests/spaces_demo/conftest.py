@@ -14,7 +14,7 @@ from fqgan_hf import FARPipeline, load_pipeline, optimize
 # pytest's importlib mode puts no folder of tests on the path.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from serving import Server, make_pipeline  # noqa: E402
+from serving import Handlers, Server, make_pipeline  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,7 +68,12 @@ def pipeline(space, pipeline_dir) -> FARPipeline:
 
 @pytest.fixture(scope="session")
 def handlers(space, pipeline):
-    return space.Handlers(pipeline)
+    return Handlers(space.build_app(pipeline))
+
+
+@pytest.fixture(scope="session")
+def controls(import_from_space):
+    return import_from_space("controls")
 
 
 @pytest.fixture(scope="session")

@@ -62,10 +62,40 @@ def make_picture(width: int = 40, height: int = 24, seed: int = 0) -> Image.Imag
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
+# Arguments of the endpoint generate, in their order.
+GOOD = {
+    "class_label": 2, "num_images": 2, "guidance_scale": 2.0, "seed": 7, "random_seed": False, "temperature": 1.0,
+    "top_k": 0, "top_p": 1.0, "guide_codebooks": False, "guidance_visual": 2.0, "guidance_semantic": 2.0,
+}  # fmt: skip
+
+
+class Handlers:
+    """What a page's endpoints do, called directly."""
+
+    def __init__(self, app):
+        self.app = app
+        self.works = {fn.api_name: fn.fn.__wrapped__ for fn in app.fns.values() if hasattr(fn.fn, "__wrapped__")}
+
+    def call(self, name: str, **given: Any) -> Any:
+        """What it comes to in the end."""
+        return self.steps(name, **given)[-1]
+
+    def steps(self, name: str, **given: Any) -> list:
+        """What it gives meanwhile, too."""
+        return list(self.works[name](**given))
+
+    def generate(self, **changes: Any) -> tuple[list, int]:
+        return self.call("generate", **{**GOOD, **changes})
+
+    def tokenize(self, picture: Any) -> tuple:
+        """Original and reconstruction, decoded pictures, codes on the picture, rows of the table, file of codes."""
+        return self.call("tokenize", picture=picture)
+
+
 class Server:
     """Plain HTTP to a Space, with nothing between that would make a request better than it is."""
 
-    GOOD = (2, 2, 2.0, 1.0, 0, 1.0, 7, False)
+    GOOD = tuple(GOOD.values())
 
     def __init__(self, address: str, seconds: float = 60, app=None):
         self.address = address.rstrip("/")
@@ -119,8 +149,9 @@ class Server:
     def is_well(self) -> bool:
         """Whether both calls do what they should."""
         images, seed = self.call("generate", self.GOOD)
-        decoded, table = self.call("tokenize", [file_data(self.uploaded(png()))])
-        return len(images) == 2 and seed == 7 and len(decoded) == 4 and len(table["data"]) == 3
+        compared, decoded, tokens, table, file = self.call("tokenize", [file_data(self.uploaded(png()))])
+        is_tokenized = len(compared) == 2 and len(decoded) == 3 and len(tokens["codes"]) == 2
+        return len(images) == 2 and seed == 7 and is_tokenized and len(table["data"]) == 3
 
 
 def file_data(path: Any, **fields) -> dict:
@@ -174,16 +205,16 @@ def wait_for(condition, seconds: float = 60) -> None:
 
 @contextlib.contextmanager
 def slowed(pipeline, seconds: float):
-    """The model, with a pause at each position and at each decoding; yields a list that grows by each."""
+    """The model, with a pause at each position and at each decoding; yields a list that grows by each position."""
     steps = []
 
-    def pause(*arguments):
+    def step(*arguments):
         steps.append(time.monotonic())
         time.sleep(seconds)
 
     hooks = [
-        module.register_forward_pre_hook(pause)
-        for module in (pipeline.transformer.layers[0], pipeline.vqmodel.decoder.conv_in)
+        pipeline.transformer.layers[0].register_forward_pre_hook(step),
+        pipeline.vqmodel.decoder.conv_in.register_forward_pre_hook(lambda *_: time.sleep(seconds)),
     ]
     try:
         yield steps

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from serving import Server, file_data, free_port, make_picture, make_pipeline, started, wait_for
+from serving import GOOD, Handlers, Server, file_data, free_port, make_picture, make_pipeline, started, wait_for
 
 from fqgan_hf import FQGANPipeline
 
@@ -28,38 +28,37 @@ from fqgan_hf import FQGANPipeline
 gr = pytest.importorskip("gradio", reason="the Space needs gradio: pip install -e '.[space]'")
 gradio_client = pytest.importorskip("gradio_client")
 
-# class_label, num_images, guidance_scale, temperature, top_k, top_p, seed, random_seed
-GOOD = Server.GOOD
 BAD = {
-    "unknown name": (0, "goldfsh", "goldfish"),
-    "ambiguous name": (0, "crane", r"\[3, 4\]"),
-    "no class": (0, None, "Choose a class"),
-    "empty class": (0, "", "Choose a class"),
-    "class beyond the last": (0, 10, r"\[0, 9\]"),
-    "negative class": (0, "-1", r"\[0, 9\]"),
-    "class as a fraction": (0, 1.5, "Choose a class"),
-    "class as a list": (0, [1, 2], "Choose a class|Class must be a single value, got a list"),
-    "class as a truth value": (0, True, "class"),
-    "no images": (1, 0, "between 1 and 8"),
-    "nine images": (1, 9, "between 1 and 8"),
-    "images as null": (1, None, "got None"),
-    "one and a half images": (1, 1.5, "whole number"),
-    "guidance as NaN": (2, math.nan, "guidance scale must be a number between"),
-    "guidance too large": (2, 1e300, "between 0.0 and 10.0"),
-    "guidance as text": (2, "2", "got '2'"),
-    "temperature zero": (3, 0, "temperature"),
-    "temperature infinite": (3, math.inf, "got inf"),
-    "temperature as a truth value": (3, True, "got True"),
-    "top-k beyond the codebook": (4, 33, "between 0 and 32"),
-    "top-k as NaN": (4, math.nan, "got nan"),
-    "top-p zero": (5, 0.0, "Top-p"),
-    "top-p above one": (5, 1.01, "Top-p"),
-    "seed as null": (6, None, "seed must be a whole number"),
-    "seed as NaN": (6, math.nan, "seed must be a whole number"),
-    "seed too large": (6, 2**31, "between 0 and 2,147,483,647"),
-    "seed far too large": (6, 10**400, "between 0 and"),
-    "seed negative": (6, -1, "between 0 and"),
-    "random seed as null": (7, None, "true or false"),
+    "unknown name": ("class_label", "goldfsh", "goldfish"),
+    "ambiguous name": ("class_label", "crane", r"\[3, 4\]"),
+    "no class": ("class_label", None, "Choose a class"),
+    "empty class": ("class_label", "", "Choose a class"),
+    "class beyond the last": ("class_label", 10, r"\[0, 9\]"),
+    "negative class": ("class_label", "-1", r"\[0, 9\]"),
+    "class as a fraction": ("class_label", 1.5, "Choose a class"),
+    "class as a list": ("class_label", [1, 2], "Choose a class|Class must be a single value, got a list"),
+    "class as a truth value": ("class_label", True, "class"),
+    "no images": ("num_images", 0, "between 1 and 8"),
+    "nine images": ("num_images", 9, "between 1 and 8"),
+    "images as null": ("num_images", None, "got None"),
+    "one and a half images": ("num_images", 1.5, "whole number"),
+    "guidance as NaN": ("guidance_scale", math.nan, "guidance scale must be a number between"),
+    "guidance too large": ("guidance_scale", 1e300, "between 0.0 and 10.0"),
+    "guidance as text": ("guidance_scale", "2", "got '2'"),
+    "temperature zero": ("temperature", 0, "temperature"),
+    "temperature infinite": ("temperature", math.inf, "got inf"),
+    "temperature as a truth value": ("temperature", True, "got True"),
+    "top-k beyond the codebook": ("top_k", 33, "between 0 and 32"),
+    "top-k as NaN": ("top_k", math.nan, "got nan"),
+    "top-p zero": ("top_p", 0.0, "Top-p"),
+    "top-p above one": ("top_p", 1.01, "Top-p"),
+    "seed as null": ("seed", None, "seed must be a whole number"),
+    "seed as NaN": ("seed", math.nan, "seed must be a whole number"),
+    "seed too large": ("seed", 2**31, "between 0 and 2,147,483,647"),
+    "seed far too large": ("seed", 10**400, "between 0 and"),
+    "seed negative": ("seed", -1, "between 0 and"),
+    "random seed as null": ("random_seed", None, "true or false"),
+    "switch of the codebooks as a number": ("guide_codebooks", 1, "true or false, got 1"),
 }
 
 
@@ -101,45 +100,50 @@ def assert_same(images, expected) -> None:
 
 class TestGenerate:
     def test_every_image_says_the_seed_that_makes_it_alone(self, handlers):
-        images, seed = handlers.generate(*GOOD)
+        images, seed = handlers.generate()
         assert seed == 7 and [caption for _, caption in images] == ["seed 7", "seed 8"]
         assert [image.size for image, _ in images] == [(16, 16)] * 2
         assert not np.array_equal(*pixels(images))
-        alone, _ = handlers.generate(2, 1, 2.0, 1.0, 0, 1.0, 8, False)
+        alone, _ = handlers.generate(num_images=1, seed=8)
         assert_same(alone, images[1:])
 
     def test_random_seed_is_new_each_time_and_reproducible(self, handlers):
         # The seed's field may then hold anything.
-        images, seed = handlers.generate(*GOOD[:6], None, True)
-        assert handlers.generate(*GOOD[:6], None, True)[1] != seed
-        assert_same(handlers.generate(*GOOD[:6], seed, False)[0], images)
+        images, seed = handlers.generate(seed=None, random_seed=True)
+        assert handlers.generate(seed=None, random_seed=True)[1] != seed
+        assert_same(handlers.generate(seed=seed)[0], images)
 
     def test_is_what_the_pipeline_makes(self, handlers, pipeline):
-        images, _ = handlers.generate("goldfish", 1, 3.0, 0.8, 5, 0.9, 11, False)
-        expected = pipeline(
-            [1], guidance_scale=3.0, temperature=0.8, top_k=5, top_p=0.9, generator=torch.Generator().manual_seed(11)
-        ).images
+        changes = {"guidance_scale": 3.0, "temperature": 0.8, "top_k": 5, "top_p": 0.9}
+        images, _ = handlers.generate(class_label="goldfish", num_images=1, seed=11, **changes)
+        expected = pipeline([1], generator=torch.Generator().manual_seed(11), **changes).images
         assert_same(images, expected)
+
+    def test_guidance_of_each_codebook(self, handlers, pipeline):
+        of_codebooks = {"guidance_visual": 4.0, "guidance_semantic": 0.5}
+        assert_same(handlers.generate(**of_codebooks)[0], handlers.generate()[0])  # not unless it is switched on
+        images, _ = handlers.generate(num_images=1, seed=11, guide_codebooks=True, **of_codebooks)
+        generator = torch.Generator().manual_seed(11)
+        assert_same(images, pipeline([2], guidance_scale=[4.0, 0.5], generator=generator).images)
 
     @pytest.mark.parametrize("label", ["2", " 2 ", "golden retriever", "Golden-Retriever"])
     def test_class_by_id_or_name(self, handlers, label):
-        assert_same(handlers.generate(label, *GOOD[1:])[0], handlers.generate(*GOOD)[0])
+        assert_same(handlers.generate(class_label=label)[0], handlers.generate()[0])
 
     @pytest.mark.parametrize("case", BAD)
     def test_bad_arguments(self, handlers, case):
-        position, value, message = BAD[case]
-        arguments = [*GOOD]
-        arguments[position] = value
+        name, value, message = BAD[case]
         with pytest.raises(gr.Error, match=message) as caught:
-            handlers.generate(*arguments)
+            handlers.generate(**{name: value})
         assert "\n" not in caught.value.message and len(caught.value.message) <= 300
         assert not caught.value.print_exception
 
-    def test_largest_request_shows_seeds_that_can_be_typed_in(self, handlers, space):
-        images, seed = handlers.generate(9, 8, 10.0, 2.0, 32, 0.05, space.MAX_SEED, False)
+    def test_largest_request_shows_seeds_that_can_be_typed_in(self, handlers, controls):
+        extreme = {"class_label": 9, "guidance_scale": 10.0, "temperature": 2.0, "top_k": 32, "top_p": 0.05}
+        images, seed = handlers.generate(**extreme, num_images=8, seed=controls.MAX_SEED)
         seeds = [int(caption.removeprefix("seed ")) for _, caption in images]
-        assert seeds == [space.MAX_SEED, *range(7)] and seed == space.MAX_SEED
-        alone, _ = handlers.generate(9, 1, 10.0, 2.0, 32, 0.05, seeds[1], False)
+        assert seeds == [controls.MAX_SEED, *range(7)] and seed == controls.MAX_SEED
+        alone, _ = handlers.generate(**extreme, num_images=1, seed=seeds[1])
         assert_same(alone, images[1:2])
 
 
@@ -148,14 +152,17 @@ class TestTokenize:
     def test_every_number_of_codebooks(self, space, put, num_codebooks):
         pipeline = make_pipeline(num_codebooks)
         picture = make_picture()
-        images, table = space.Handlers(pipeline).tokenize(put(picture))
+        compared, images, tokens, table, file = Handlers(space.build_app(pipeline)).tokenize(put(picture))
 
         tokenizer = FQGANPipeline(pipeline.vqmodel, pipeline.image_processor)
         codes = tokenizer.encode(picture)
         selections = [None] if num_codebooks == 1 else [None, *([k] for k in range(num_codebooks))]
         expected = [tokenizer.decode(codes, codebooks=selection).images[0] for selection in selections]
         original = pipeline.image_processor.postprocess(pipeline.image_processor(picture)["pixel_values"])
-        assert_same(images, original + expected)
+        assert_same(images, expected)
+        assert_same(compared, original + expected[:1])
+        np.testing.assert_array_equal(np.load(file), codes[0])
+        assert np.load(file).dtype == np.uint16 and tokens["codes"] == codes[0].tolist()
 
         captions = {
             1: ["reconstruction"],
@@ -163,8 +170,7 @@ class TestTokenize:
             3: ["all codebooks", "visual", "semantic (mid)", "semantic (high)"],
             4: ["all codebooks", *(f"codebook {k}" for k in (1, 2, 3, 4))],
         }[num_codebooks]
-        assert [caption for _, caption in images] == ["original", *captions]
-        assert [row[0] for row in table] == captions
+        assert [caption for _, caption in images] == captions == [row[0] for row in table]
         for image, row in zip(pixels(expected), table, strict=True):
             error = np.mean((image.astype(float) - pixels(original)[0]) ** 2)
             assert row[1] == f"{10 * np.log10(255**2 / error):.2f}"
@@ -181,21 +187,22 @@ class TestTokenize:
         if mode == "I;16":
             picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
         uploaded = put(picture.convert(mode) if mode != "I;16" else picture, name)
-        images, _ = handlers.tokenize(uploaded)
+        (original, _), *_ = handlers.tokenize(uploaded)
         with Image.open(uploaded["path"]) as image:
             expected = pipeline.image_processor.postprocess(pipeline.image_processor(image)["pixel_values"])
-        assert images[0][0].size == (16, 16)
-        assert_same(images[:1], expected)
+        assert original.size == (16, 16)
+        assert_same([original], expected)
 
     @pytest.mark.parametrize("processor", [{"size": None}, {"do_center_crop": False}, {"do_resize": False}])
     def test_whatever_the_processor_says_the_model_gets_its_own_size(self, space, put, processor):
-        images, _ = space.Handlers(make_pipeline(**processor)).tokenize(put(make_picture(8, 200)))
-        assert {image.size for image, _ in images} == {(16, 16)}
+        handlers = Handlers(space.build_app(make_pipeline(**processor)))
+        compared, images, *_ = handlers.tokenize(put(make_picture(8, 200)))
+        assert {image.size for image in (*compared, *(image for image, _ in images))} == {(16, 16)}
 
     def test_pictures_beyond_max_pixels(self, space, put):
-        handlers = space.Handlers(make_pipeline(max_pixels=1000))
+        handlers = Handlers(space.build_app(make_pipeline(max_pixels=1000)))
         handlers.tokenize(put(make_picture(40, 25)))
-        with pytest.raises(gr.Error, match="at most max_pixels = 1,000 pixels"):
+        with pytest.raises(gr.Error, match="at most 1,000 pixels, got 40 x 26 = 1,040"):
             handlers.tokenize(put(make_picture(40, 26)))
 
     @pytest.mark.parametrize("case", ["nothing", "text", "svg", "eps", "tiff", "truncated", "missing", "bomb"])
@@ -204,7 +211,7 @@ class TestTokenize:
         picture = put(b"no picture")
         path = Path(picture["path"])
         if case == "nothing":
-            picture, message = None, "Upload a picture first"
+            picture, message = None, "The picture is missing: upload one"
         elif case == "svg":
             path.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
         elif case in ("eps", "tiff"):
@@ -220,47 +227,51 @@ class TestTokenize:
         elif case == "bomb":
             make_picture(30, 30).save(path)
             monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+            message = "at most 64,000,000 pixels, got far more"
         with pytest.raises(gr.Error, match=message) as caught:
             handlers.tokenize(picture)
         assert str(path.parent) not in caught.value.message
 
 
 class TestPage:
-    def test_classes_are_found_by_name_and_by_id(self, space, pipeline):
-        assert space.label_choices(pipeline)[2:4] == [("2 · golden retriever", 2), ("3 · crane", 3)]
+    def test_classes_are_found_by_name_and_by_id(self, controls, import_from_space, pipeline):
+        model = import_from_space("model").Model
+        assert controls.label_choices(model(pipeline))[2:4] == [("2 · golden retriever", 2), ("3 · crane", 3)]
         nameless = make_pipeline()
         nameless.transformer.config.id2label = {label: f"LABEL_{label}" for label in range(10)}
-        assert space.label_choices(nameless)[:2] == [("class 0", 0), ("class 1", 1)]
+        assert controls.label_choices(model(nameless))[:2] == [("class 0", 0), ("class 1", 1)]
 
-    def test_heading_tells_the_model(self, space, pipeline):
-        text = space.describe(pipeline)
+    def test_heading_tells_the_model(self, space, import_from_space, pipeline):
+        text = space.describe(import_from_space("model").Model(pipeline))
         assert "16×16 image as 4×4 positions with 2 codes, one from each codebook of 32" in text
         assert "10 classes" in text
 
     def test_queue(self, server):
         config = json.loads(server.request("GET", "/config")[1])
         public = {entry["api_name"] for entry in config["dependencies"] if entry["api_visibility"] != "private"}
-        assert public == {"generate", "tokenize"}
+        assert public == {"generate", "tokenize", "decode", "mix", "edit", "about"}
         assert config["enable_queue"] and config["max_file_size"] == 20 * 1024**2
 
     def test_example_outlives_the_uploads(self, server, put):
-        """Gradio deletes what it handed out, after a time: here, at once."""
-        from gradio.route_utils import delete_files_created_by_app
-
+        """What was handed out is deleted after a time: here, at once."""
         config = json.loads(server.request("GET", "/config")[1])
         [icon] = [
-            block["props"]["icon"] for block in config["components"] if block["props"].get("elem_id") == "example"
+            block["props"]["icon"]
+            for block in config["components"]
+            if block["props"].get("elem_id") == "picture-example-landscape"
         ]
         upload = server.uploaded(b"some picture")
-        delete_files_created_by_app(server.app, age=None)
+        server.app.storage.sweep(age=-1)
         assert server.request("GET", icon["url"].removeprefix(server.address))[0] == 200
-        assert len(server.call("tokenize", [file_data(icon["path"])])[0]) == 4
+        assert len(server.call("tokenize", [file_data(icon["path"])])[1]) == 3
         assert "upload it again" in server.call("tokenize", [file_data(upload)])["error"]
 
-    def test_one_call_at_a_time_and_a_full_queue_says_so(self, space, pipeline, temporary_files, monkeypatch):
+    def test_one_call_at_a_time_and_a_full_queue_says_so(
+        self, space, import_from_space, pipeline, temporary_files, monkeypatch
+    ):
         go, lock, running, most = threading.Event(), threading.Lock(), 0, 0
 
-        def slow(self, *arguments):
+        def slow(self, *arguments, **options):
             nonlocal running, most
             with lock:
                 running += 1
@@ -268,18 +279,19 @@ class TestPage:
             assert go.wait(60)
             with lock:
                 running -= 1
-            return original(self, *arguments)
+            return original(self, *arguments, **options)
 
-        original = space.Handlers._generate
-        monkeypatch.setattr(space.Handlers, "_generate", slow)
+        model = import_from_space("model").Model
+        original = model.generate
+        monkeypatch.setattr(model, "generate", slow)
         monkeypatch.setattr(space, "MAX_WAITING", 2)
         app = space.build_app(pipeline)
         _, address, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
         try:
             client = gradio_client.Client(address, verbose=False, download_files=temporary_files / "client")
-            jobs = [client.submit(*GOOD, api_name="/generate")]
+            jobs = [client.submit(**GOOD, api_name="/generate")]
             wait_for(lambda: running == 1)
-            jobs += [client.submit(*GOOD, api_name="/generate") for _ in range(5)]
+            jobs += [client.submit(**GOOD, api_name="/generate") for _ in range(5)]
             wait_for(lambda: sum(job.done() for job in jobs) == 3)
             full = [job.exception() for job in jobs if job.done()]
             assert all("full" in str(error).lower() for error in full)
@@ -293,35 +305,35 @@ class TestPage:
 
 class TestOverHTTP:
     def test_generate_gives_png_of_the_very_pixels(self, client, handlers):
-        images, seed = client.predict(*GOOD, api_name="/generate")
+        images, seed = client.predict(**GOOD, api_name="/generate")
         assert seed == 7 and [image["caption"] for image in images] == ["seed 7", "seed 8"]
         assert all(image["image"].endswith(".png") for image in images)
-        assert_same([image["image"] for image in images], handlers.generate(*GOOD)[0])
+        assert_same([image["image"] for image in images], handlers.generate()[0])
 
     def test_tokenize(self, client, handlers, put, tmp_path):
         path = save(make_picture(), tmp_path / "a.png")
-        images, table = client.predict(gradio_client.handle_file(path), api_name="/tokenize")
-        expected, rows = handlers.tokenize(put(make_picture()))
+        compared, images, tokens, table, file = client.predict(gradio_client.handle_file(path), api_name="/tokenize")
+        both, expected, codes, rows, other = handlers.tokenize(put(make_picture()))
+        assert_same(compared, both)
         assert_same([image["image"] for image in images], expected)
         assert [image["caption"] for image in images] == [caption for _, caption in expected]
+        assert tokens == codes and Path(file).read_bytes() == Path(other).read_bytes()
         assert table["headers"] == ["Decoded from", "PSNR (dB)", "Different codes used"] and table["data"] == rows
 
     @pytest.mark.parametrize("case", [case for case in BAD if "infinite" not in case])
     def test_bad_arguments_arrive_as_their_messages(self, server, case):
-        position, value, message = BAD[case]
-        arguments = [*GOOD]
-        arguments[position] = value
-        error = server.call("generate", arguments)
+        name, value, message = BAD[case]
+        error = server.call("generate", list({**GOOD, name: value}.values()))
         assert re.search(message, error["error"]), error
 
     def test_arguments_too_few_and_too_many(self, server):
-        message = server.call("generate", GOOD[:3])["error"]
-        assert message.startswith("Values are needed for Class, Images, Guidance scale") and "got 3 of 8" in message
-        images, seed = server.call("generate", [*GOOD, "more", None])
+        message = server.call("generate", Server.GOOD[:3])["error"]
+        assert message.startswith("Values are needed for Class, Images, Guidance scale") and "got 3 of 11" in message
+        images, seed = server.call("generate", [*Server.GOOD, "more", None])
         assert seed == 7 and len(images) == 2
 
     def test_no_picture(self, client):
-        with pytest.raises(gradio_client.exceptions.AppError, match="Upload a picture first"):
+        with pytest.raises(gradio_client.exceptions.AppError, match="The picture is missing"):
             client.predict(None, api_name="/tokenize")
 
     def test_damaged_picture(self, client, tmp_path):
@@ -380,11 +392,9 @@ class TestCommand:
         status, line = self.run(app, capsys)
         assert status == 1 and message in line
 
-    def test_pipeline_of_another_kind(self, app, capsys, tmp_path):
-        pipeline = make_pipeline()
-        FQGANPipeline(pipeline.vqmodel, pipeline.image_processor).save_pretrained(str(tmp_path))
-        status, line = self.run(app, capsys, "--pipeline", str(tmp_path))
-        assert status == 1 and "must be a FARPipeline" in line and "is a FQGANPipeline" in line
+    def test_generator_without_a_tokenizer(self, app, capsys, pipeline_dir):
+        status, line = self.run(app, capsys, "--pipeline", str(pipeline_dir / "transformer"))
+        assert status == 1 and "is a generator and reads no images: give a tokenizer or a pipeline" in line
 
     def test_damaged_pipeline(self, app, capsys, pipeline_dir, tmp_path):
         folder = tmp_path / "damaged"
@@ -423,7 +433,7 @@ class TestCommand:
         command = [sys.executable, "spaces_demo/app.py", "--pipeline", str(slow_pipeline_dir), "--port", str(port)]
         with started(command, repository, port, log) as process:
             wait_for(lambda: "Running on" in log.read_text())
-            Server(f"http://127.0.0.1:{port}").post("/gradio_api/call/generate", {"data": [2, 8, *GOOD[2:]]})
+            Server(f"http://127.0.0.1:{port}").post("/gradio_api/call/generate", {"data": [2, 8, *Server.GOOD[2:]]})
             time.sleep(1)
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 130
@@ -433,7 +443,7 @@ class TestCommand:
 
 # Stands in for ZeroGPU's package: calls cross a process there, so that everything must survive pickling.
 SPACES = """
-import functools, json, os, pickle, sys
+import functools, inspect, json, os, pickle, sys
 
 def log(**entry):
     with open(os.environ["SPACES_LOG"], "a") as file:
@@ -453,7 +463,14 @@ def GPU(task=None, *, duration=60):
         log(called=task.__name__)
         return pickle.loads(result)
 
-    return wrapper
+    @functools.wraps(task)
+    def generator(*args, **kwargs):
+        args, kwargs = pickle.loads(pickle.dumps((args, kwargs)))
+        for result in task(*args, **kwargs):
+            yield pickle.loads(pickle.dumps(result))
+        log(called=task.__name__)
+
+    return generator if inspect.isgeneratorfunction(task) else wrapper
 """
 
 
@@ -462,7 +479,7 @@ class TestOnTheHub:
         """The layout of README.md's recipe, started as the Hub does, with a stand-in for the package `spaces`."""
         folder = tmp_path / "space"
         shutil.copytree(repository / "spaces_demo", folder)
-        for name in ("fqgan_hf", "modeling"):
+        for name in ("fqgan_hf", "modeling", "model_cards"):
             shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "spaces.py").write_text(SPACES)
         port, log = free_port(), tmp_path / "spaces.jsonl"
@@ -471,17 +488,19 @@ class TestOnTheHub:
             client = gradio_client.Client(
                 f"http://127.0.0.1:{port}", verbose=False, download_files=tmp_path / "client"
             )
-            images, _ = client.predict(*GOOD, api_name="/generate")
+            images, _ = client.predict(**GOOD, api_name="/generate")
             picture = gradio_client.handle_file(save(make_picture(), tmp_path / "a.png"))
-            decoded, _ = client.predict(picture, api_name="/tokenize")
-        assert len(images) == 2 and len(decoded) == 4
+            decoded = client.predict(picture, api_name="/tokenize")[1]
+        assert len(images) == 2 and len(decoded) == 3
         entries = [json.loads(line) for line in log.read_text().splitlines()]
         assert entries == [
             {"torch_came_first": False},
-            {"decorated": "_generate", "duration": 21},
-            {"decorated": "_reconstruct", "duration": 20},
-            {"called": "_generate"},
-            {"called": "_reconstruct"},
+            {"decorated": "generate", "duration": 21},
+            {"decorated": "encode", "duration": 20},
+            {"decorated": "decode", "duration": 20},
+            {"called": "generate"},
+            {"called": "encode"},
+            {"called": "decode"},
         ]
 
     def test_header(self, repository):

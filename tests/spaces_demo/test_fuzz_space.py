@@ -171,7 +171,7 @@ def test_hostile_requests(launched, own_files, repository, temporary_files):
         # What no answer may say of itself. Answers do repeat what they were sent, and tell the paths of results.
         told = ["Traceback", "site-packages", str(repository), os.path.dirname(own_files[0])]
         secrets = [b"the server's secret", b"root:x:", b"GRADIO_TEMP_DIR", Path(own_files[2]).read_bytes()[-40:]]
-        expected = server.call("tokenize", [file_data(uploaded)])
+        expected = server.call("tokenize", [file_data(uploaded)])[:4]  # without the file of codes, new each time
         begin = time.monotonic()
         number, num_results = 0, 0
         while number < NUM_REQUESTS and time.monotonic() - begin < SECONDS:
@@ -185,9 +185,9 @@ def test_hostile_requests(launched, own_files, repository, temporary_files):
             text = answer.decode("utf-8", "replace")
             assert not any(secret in answer for secret in secrets), sent
             assert not [word for word in told if word in text and word not in str(body) + path], (sent, text)
-            if b'"original"' in answer:  # a picture was decoded: it can only be that which was uploaded
+            if b'"all codebooks"' in answer:  # a picture was decoded: it can only be that which was uploaded
                 num_results += 1
-                assert json.loads(text.strip().splitlines()[-1].removeprefix("data: ")) == expected, sent
+                assert json.loads(text.strip().splitlines()[-1].removeprefix("data: "))[:4] == expected, sent
         assert number >= NUM_REQUESTS_AT_LEAST
         assert num_results > 0  # not everything was refused for some silly reason
         assert server.is_well()

@@ -159,12 +159,12 @@ class TestFiles:
 
     def test_whatever_else_is_said_of_an_upload(self, server):
         path = server.uploaded(png())
-        expected = server.call("tokenize", [file_data(path)])
+        expected = server.call("tokenize", [file_data(path)])[:4]
         said = {"url": "http://127.0.0.1:1/a.png", "orig_name": "/etc/passwd", "size": "many", "is_stream": True}
-        assert server.call("tokenize", [{"path": path, "meta": {"_type": 5}, "more": [[[]]], **said}]) == expected
+        assert server.call("tokenize", [{"path": path, "meta": {"_type": 5}, "more": [[[]]], **said}])[:4] == expected
 
     def test_no_other_call_takes_files(self, server, secret):
-        for position in range(8):
+        for position in range(len(Server.GOOD)):
             data = [*Server.GOOD]
             data[position] = file_data(secret)
             answer = server.call("generate", data)
@@ -306,7 +306,7 @@ class TestTime:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (many_scans(2000, 20_000), "The JPEG must have at most 100 scans, got 20,0"),
+            (many_scans(2000, 20_000), "The picture, a JPEG, must have at most 100 scans, got 20,0"),
             (many_zeros(), "must be a JPEG, PNG, WEBP, GIF file"),
             (b"\x89PNG\r\n\x1a\n" + b"\0" * 1000, "that can be read"),
             (b"GIF89a" + b"\xff" * 100_000, "that can be read|readable|pixels"),
@@ -323,7 +323,7 @@ class TestTime:
     def test_usual_scans(self, server):
         data = io.BytesIO()
         make_picture(300, 200).save(data, "JPEG", progressive=True)
-        assert len(server.call("tokenize", [file_data(server.uploaded(data.getvalue(), "a.jpg"))])[0]) == 4
+        assert len(server.call("tokenize", [file_data(server.uploaded(data.getvalue(), "a.jpg"))])[1]) == 3
 
     @pytest.mark.parametrize("name", ["generate", "tokenize"])
     def test_a_call_that_takes_too_long(self, server, guard, pipeline, monkeypatch, name):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from serving import NAMES, Server, make_picture
+from serving import NAMES, Handlers, make_picture
 
 from fqgan_hf import load_pipeline, optimize
 
@@ -23,12 +23,12 @@ def handlers(request, space, tmp_path_factory):
     pipe.save_pretrained(str(folder))
     loaded = optimize(load_pipeline(folder, "cpu"), compile=False)
     loaded.set_progress_bar_config(disable=True)
-    return space.Handlers(loaded)
+    return Handlers(space.build_app(loaded))
 
 
 def test_generate(handlers):
-    images, seed = handlers.generate(*Server.GOOD)
-    again, _ = handlers.generate(*Server.GOOD)
+    images, seed = handlers.generate()
+    again, _ = handlers.generate()
     assert seed == 7 and [image.size for image, _ in images] == [(16, 16)] * 2
     assert all(np.array_equal(one, other) for (one, _), (other, _) in zip(images, again, strict=True))
 
@@ -37,5 +37,5 @@ def test_tokenize(handlers, temporary_files):
     path = temporary_files / "a" / "picture.png"
     path.parent.mkdir(exist_ok=True)
     make_picture().save(path)
-    images, rows = handlers.tokenize({"path": str(path), "meta": {"_type": "gradio.FileData"}})
+    _, images, _, rows, _ = handlers.tokenize({"path": str(path), "meta": {"_type": "gradio.FileData"}})
     assert images and rows
