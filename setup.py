@@ -80,6 +80,7 @@ PACKAGE_DIRS = {
     "fqgan_hf.modeling": "modeling",
     "fqgan_hf.training": "training",
     "fqgan_hf.model_cards": "model_cards",
+    "fqgan_hf.spaces_demo": "spaces_demo",  # what `fqgan push-space` uploads
 }
 
 PACKAGES = [
@@ -106,6 +107,7 @@ setup(
         "fqgan_hf.kernels": ["cpu_kernels.cpp"],
         "fqgan_hf.training": ["configs/*.yaml", "configs/*.json"],
         "fqgan_hf.model_cards": ["*.md"],
+        "fqgan_hf.spaces_demo": ["*"],
     },
     include_package_data=False,
     install_requires=CORE,

@@ -33,6 +33,7 @@ _MODULE_OF = {
     "optimize": "fqgan_hf.kernels.optimization",
     "pull_folder": "fqgan_hf.hub.pull",
     "push_folder": "fqgan_hf.hub.publish",
+    "push_space": "fqgan_hf.hub.space",
     "push_to_hub": "fqgan_hf.hub.push",
     "sample_to_folder": "fqgan_hf.pipelines.sample",
 }
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # the same table for programs that read the source
     from fqgan_hf.hub.publish import push_folder
     from fqgan_hf.hub.pull import pull_folder
     from fqgan_hf.hub.push import push_to_hub
+    from fqgan_hf.hub.space import push_space
     from fqgan_hf.kernels.optimization import optimize
     from fqgan_hf.modeling.code_sampling import SamplingSettings
     from fqgan_hf.modeling.configuration_code_diffusion import CodeDiffusionConfig

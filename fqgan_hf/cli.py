@@ -21,6 +21,7 @@ from fqgan_hf.commands import (
     mix,
     pull,
     push,
+    push_space,
     reconstruct,
     sample,
     statistics,
@@ -45,6 +46,7 @@ COMMANDS = (
     info.COMMAND,
     push.COMMAND,
     pull.COMMAND,
+    push_space.COMMAND,
 )
 
 

@@ -343,7 +343,7 @@ def test_what_type_checkers_see_is_what_is_there():
     assert set(fqgan_hf.__all__) == {*fqgan_hf._MODULE_OF, "__version__"}
 
 
-@pytest.mark.parametrize("name", ["fqgan_hf", "setup", "tests", "benchmarks", "spaces_demo", "docs"])
+@pytest.mark.parametrize("name", ["fqgan_hf", "setup", "tests", "benchmarks", "docs"])
 def test_only_the_package_resolves_below_its_name(name):
     """In a checkout `modeling/` and `training/` lie beside the package; nothing else there is a part of it."""
     assert importlib.util.find_spec(f"fqgan_hf.{name}") is None

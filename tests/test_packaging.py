@@ -90,9 +90,9 @@ import importlib.util, pkgutil
 import fqgan_hf
 listed = {module.name for module in pkgutil.iter_modules(fqgan_hf.__path__)}
 assert {"cli", "hub", "modeling", "training"} <= listed, listed
-for name in ("cli", "hub", "modeling", "training", "model_cards"):
+for name in ("cli", "hub", "modeling", "training", "model_cards", "spaces_demo"):
     assert importlib.util.find_spec(f"fqgan_hf.{name}") is not None, name
-for name in ("setup", "tests", "fqgan_hf", "benchmarks", "docs", "spaces_demo"):
+for name in ("setup", "tests", "fqgan_hf", "benchmarks", "docs"):
     assert importlib.util.find_spec(f"fqgan_hf.{name}") is None and name not in listed, name
 assert pkgutil.get_data("fqgan_hf.training", "configs/digits-fqgan.json")
 print("resolved")
@@ -250,6 +250,7 @@ def test_wheel_contents(archives):
     for folder, pattern in [("modeling", "*.py"), ("training", "*.py"), ("model_cards", "*.md")]:
         expected |= {f"fqgan_hf/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob(pattern)}
     expected |= {f"fqgan_hf/training/configs/{path.name}" for path in (ROOT / "training/configs").iterdir()}
+    expected |= {f"fqgan_hf/spaces_demo/{path.name}" for path in (ROOT / "spaces_demo").iterdir() if path.is_file()}
     for pattern in ("*.html", "modules/*/README.md"):
         expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "fqgan_hf" / "evaluation").glob(pattern)}
     assert inside == expected | {"fqgan_hf/py.typed", "fqgan_hf/kernels/cpu_kernels.cpp"}

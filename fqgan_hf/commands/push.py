@@ -46,6 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
     check_variant(arguments.variant, arguments.dtype)
     publication = find_publication(arguments.folder, arguments.evaluation, arguments.images, arguments.license)
     quiet_libraries(arguments.debug)
+    from huggingface_hub.utils import enable_progress_bars
+
+    enable_progress_bars()  # gigabytes may have to go up
     result = push_folder(
         arguments.folder,
         arguments.repo_id,

@@ -86,6 +86,7 @@ def push_to_hub(
     Raises:
         ValueError: If `obj` can't be exported, or `repo_id` or `revision` is no valid name; nothing has been sent
             then.
+        OSError: The upload failed, and nothing has changed on the Hub.
     """
     from huggingface_hub import HfApi
 
@@ -112,8 +113,8 @@ def push_to_hub(
             card_variants=sorted({*variants, variant or ""} - {""}),
         )
         if dry_run:
-            return _plan(folder, repo_id)
-        with repository(api, repo_id, private, revision):
+            return plan_of(folder, repo_id)
+        with repository(api, repo_id, private, revision), upload_errors(repo_id):
             return api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
@@ -193,10 +194,20 @@ def _files_there(api: "HfApi", repo_id: str, revision: str | None) -> list[str]:
     return []
 
 
-def _plan(folder: Path, repo_id: str) -> PushPlan:
+def plan_of(folder: Path, repo_id: str) -> PushPlan:
+    """What a push of a folder's files would send."""
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     card = folder / "README.md"
     return PushPlan(repo_id, dict(sorted(sizes.items())), card.read_text("utf-8") if card.is_file() else "")
+
+
+@contextmanager
+def upload_errors(repo_id: str) -> Iterator[None]:
+    """Whatever ends an upload becomes an `OSError` that names the repository."""
+    try:
+        yield
+    except Exception as error:  # of huggingface_hub, some of them `RuntimeError`, or of the library that speaks HTTP
+        raise OSError(f"{repo_id} was not changed, the upload failed: {first_line(error)}") from error
 
 
 @contextmanager

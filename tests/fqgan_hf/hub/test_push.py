@@ -208,7 +208,8 @@ def test_a_push_that_fails_leaves_nothing_and_the_next_succeeds(fake, fqgan, don
     for fault in ("refuses_uploads", "refuses_commits"):
         setattr(fake, fault, True)
         ((status, _, err),) = fqgan(push)
-        assert status == 1 and err.count("\n") == 1 and err.startswith("fqgan push: error: ")
+        assert status == 1
+        assert err.splitlines()[-1].startswith("fqgan push: error: org/name was not changed, the upload failed: ")
         assert fake.repositories == {} and fake.commits == []
         setattr(fake, fault, False)
     done(push[:3])
