@@ -4,9 +4,11 @@
 import contextlib
 import importlib
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fqgan_hf import FARPipeline, load_pipeline, optimize
 
@@ -14,7 +16,7 @@ from fqgan_hf import FARPipeline, load_pipeline, optimize
 # pytest's importlib mode puts no folder of tests on the path.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from serving import Handlers, Server, make_pipeline  # noqa: E402
+from serving import Handlers, Server, file_data, make_pipeline  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,6 +26,22 @@ def temporary_files(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         yield folder
+
+
+@pytest.fixture
+def put(temporary_files):
+    """Puts a picture, or bytes, where Gradio keeps uploads, and gives what describes it."""
+
+    def put(content: Image.Image | bytes, name: str = "a.png") -> dict:
+        path = temporary_files / uuid.uuid4().hex / name
+        path.parent.mkdir()
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            content.save(path)
+        return file_data(str(path))
+
+    return put
 
 
 @pytest.fixture(scope="session")

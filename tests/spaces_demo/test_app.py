@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -70,22 +69,6 @@ def client(server, temporary_files):
 def save(image: Image.Image, path: Path) -> str:
     image.save(path)
     return str(path)
-
-
-@pytest.fixture
-def put(temporary_files):
-    """Puts a picture, or bytes, where Gradio keeps uploads, and gives what describes it."""
-
-    def put(content: Image.Image | bytes, name: str = "a.png") -> dict:
-        path = temporary_files / uuid.uuid4().hex / name
-        path.parent.mkdir()
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            content.save(path)
-        return file_data(str(path))
-
-    return put
 
 
 def pixels(images) -> list[np.ndarray]:
