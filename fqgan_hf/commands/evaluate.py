@@ -7,9 +7,11 @@ from pathlib import Path
 
 from fqgan_hf.commands.options import (
     Command,
+    add_condition_arguments,
     add_device_argument,
     add_sampling_arguments,
     positive_int,
+    read_condition_arguments,
     sampling_settings,
     seed_int,
 )
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subject = parser.add_argument_group("what is judged", "one of these").add_mutually_exclusive_group(required=True)
     subject.add_argument("--tokenizer", help="its reconstructions of the reference: a folder or a Hub id")
     subject.add_argument("--samples", help="images: a folder, a folder of `fqgan sample`, an .npz file, a dataset")
-    subject.add_argument("--pipeline", help="what a FARPipeline generates: a folder or a Hub id")
+    subject.add_argument("--pipeline", help="what a generator's pipeline makes: a folder or a Hub id")
     add_reference_arguments(parser, "--reference")
     parser.add_argument("--samples_split", help="split of --samples, where it is a dataset")
     parser.add_argument(
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples_dir", type=Path, help="where samples are kept, and gone on with; default: beside --out"
     )
     sampling.add_argument("--seed", type=seed_int, default=0, help="default: %(default)s")
+    add_condition_arguments(sampling)
     add_sampling_arguments(parser)
     add_device_argument(parser)
 
@@ -74,6 +77,7 @@ def check_reference_arguments(source: str, arguments: argparse.Namespace, option
 def run(arguments: argparse.Namespace) -> None:
     check_writable(arguments.out)
     check_reference_arguments(arguments.reference, arguments, "--reference")
+    conditions = read_condition_arguments(arguments)
     tokenizer = pipeline = None
     if arguments.tokenizer is not None:
         tokenizer = resolve_tokenizer(arguments.tokenizer, "--tokenizer")
@@ -106,6 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         image_column=arguments.image_column,
         label_column=arguments.label_column,
+        **conditions,
     )
     if PartialState().is_main_process:
         write_json(arguments.out, result)
@@ -127,7 +132,8 @@ COMMAND = Command(
         "  fqgan evaluate --tokenizer user/fqgan-dual-f16 --reference imagenet/val --lpips vgg\n"
         "  fqgan evaluate --samples outputs/samples --reference statistics.npz --out samples.json\n"
         "  fqgan evaluate --pipeline outputs/demo/pipeline --reference digits --features outputs/demo/judge "
-        "--num_samples 500"
+        "--num_samples 500\n"
+        "  fqgan evaluate --pipeline user/emoji --prompts captions.txt --num_samples 500 --reference emoji/"
     ),
     add_arguments=add_arguments,
     run=run,

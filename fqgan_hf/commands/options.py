@@ -5,10 +5,12 @@ import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fqgan_hf.hub.resolve import DEMO_PIPELINE
 from fqgan_hf.option_checks import MAX_SEED
+from fqgan_hf.pipelines.generation_files import read_maps, read_prompts
 
 
 if TYPE_CHECKING:
@@ -75,6 +77,51 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", help='"cpu", "cuda", "cuda:1", "mps"; default: a GPU if there is one'
     )
+
+
+def add_condition_arguments(parser: Any) -> None:
+    """The options that `read_condition_arguments` reads, for a parser or a group: what images are generated for."""
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE",
+        help="prompts, taken in turn: a text file with one per line, or .parquet",
+    )  # fmt: skip
+    parser.add_argument("--prompt_column", metavar="NAME", help="of the parquet file; default: caption")
+    parser.add_argument(
+        "--maps", type=Path, metavar="SOURCE",
+        help="maps, taken in turn: a folder of picture files, in the order of their names, or .parquet",
+    )  # fmt: skip
+    parser.add_argument("--map_column", metavar="NAME", help="of the parquet file; default: map")
+    parser.add_argument("--negative_prompt", metavar="TEXT", help="what guidance leads away from")
+    parser.add_argument(
+        "--steps", type=positive_int, metavar="N",
+        help="of a generator by diffusion; default: 50, or all if it has fewer",
+    )  # fmt: skip
+
+
+def read_condition_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    """
+    What the options of `add_condition_arguments` say, as `sample_to_folder` and `evaluate` take it.
+
+    Raises:
+        ValueError: They do not fit together, or a file holds something else.
+        FileNotFoundError: There is no such file.
+    """
+    for option, needed in (("prompt_column", "prompts"), ("map_column", "maps")):
+        if getattr(arguments, option) is not None and getattr(arguments, needed) is None:
+            raise ValueError(f"--{option} needs --{needed}")
+    prompts = None if arguments.prompts is None else read_prompts(arguments.prompts, arguments.prompt_column)
+    maps = None if arguments.maps is None else read_maps(arguments.maps, arguments.map_column)
+    if prompts is not None and arguments.prompts == arguments.maps and len(prompts) != len(maps):
+        raise ValueError(  # rows without a prompt were left out, and those after them would get maps of others
+            f"--prompts and --maps of one file belong together, {arguments.maps} must hold as many of both, "
+            f"got {len(prompts)} and {len(maps)}"
+        )
+    return {
+        "prompts": prompts,
+        "maps": maps,
+        "negative_prompt": arguments.negative_prompt,
+        "num_inference_steps": arguments.steps,
+    }
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from fqgan_hf.commands.options import (
     Command,
+    add_condition_arguments,
     add_device_argument,
     add_generator_argument,
     add_sampling_arguments,
     number,
     positive_int,
+    read_condition_arguments,
     sampling_settings,
 )
 from fqgan_hf.files import check_writable
-from fqgan_hf.pipelines.generation_files import read_prompts
 from fqgan_hf.pipelines.inference import quiet_libraries, resolve_pipeline
 from fqgan_hf.pipelines.labels import parse_labels
 
@@ -23,23 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_generator_argument(parser)
     parser.add_argument("--num", type=positive_int, required=True, help="images in all; may be raised later")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the shards and manifest.json")
-    parser.add_argument(
+    conditions = parser.add_argument_group(
+        "conditions",
+        "those that the generator was trained for; image i gets the i-th of each, and then the first again",
+    )
+    conditions.add_argument(
         "--class_labels", nargs="+", metavar="LABEL", help="class ids or names, taken in turn; default: all classes"
     )
-    parser.add_argument(
-        "--prompts",
-        type=Path,
-        metavar="FILE",
-        help="prompts, taken in turn: a text file with one per line, or .parquet",
-    )
-    parser.add_argument("--prompt_column", metavar="NAME", help="of the parquet file; default: caption")
-    parser.add_argument("--negative_prompt", metavar="TEXT", help="what guidance leads away from")
-    parser.add_argument(
-        "--steps",
-        type=positive_int,
-        metavar="N",
-        help="of a generator by diffusion; default: 50, or all if it has fewer",
-    )
+    add_condition_arguments(conditions)
     parser.add_argument("--seed", type=number(int, 0), default=0, help="default: %(default)s")
     parser.add_argument(
         "--batch_size", type=positive_int, default=16, help="images at a time in each process; default: %(default)s"
@@ -86,9 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--output_dir must be a folder, got the file {arguments.output_dir}")
     if (arguments.keep_best is None) != (arguments.classifier is None):
         raise ValueError("--keep_best and --classifier belong together: give both or neither")
-    if arguments.prompt_column is not None and arguments.prompts is None:
-        raise ValueError("--prompt_column needs --prompts")
-    prompts = None if arguments.prompts is None else read_prompts(arguments.prompts, arguments.prompt_column)
+    conditions = read_condition_arguments(arguments)
     folder = resolve_pipeline(arguments.model, "--model")
     check_writable(arguments.output_dir / "manifest.json")
     quiet_libraries(arguments.debug)
@@ -114,9 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
         shard_size=arguments.shard_size,
         keep_best=arguments.keep_best,
         classifier=arguments.classifier,
-        prompts=prompts,
-        negative_prompt=arguments.negative_prompt,
-        num_inference_steps=arguments.steps,
+        **conditions,
     )
     if PartialState().is_main_process:
         verified = ", with the content that was written" if arguments.verify else ""
@@ -128,16 +116,17 @@ COMMAND = Command(
     name="sample",
     summary="many images in shards, by several processes, stopped and continued at will",
     description=(
-        "Generate images of all classes, of given ones, or of prompts, in turn, and write them in shards of PNG,\n"
-        "npz or parquet files. Stopped anywhere, the same command goes on with what is missing. Several processes\n"
-        "write the same files: accelerate launch -m fqgan_hf.cli sample ..."
+        "Generate images of all classes, of given ones, of prompts or of maps, in turn, and write them in shards of\n"
+        "PNG, npz or parquet files. Stopped anywhere, the same command goes on with what is missing. Several\n"
+        "processes write the same files: accelerate launch -m fqgan_hf.cli sample ..."
     ),
     examples=(
         "  fqgan sample --model outputs/demo/pipeline --num 1000 --output_dir outputs/samples\n"
         "  fqgan sample --model user/far-base --num 50000 --batch_size 128 --dtype bfloat16 --format npz "
         "--output_dir out/\n"
         "  fqgan sample --model user/far-base --num 50000 --keep_best 0.5 --classifier user/resnet --output_dir best/"
-        "\n  fqgan sample --model user/emoji --prompts captions.txt --num 1000 --steps 25 --output_dir out/"
+        "\n  fqgan sample --model user/emoji --prompts captions.txt --num 1000 --steps 25 --output_dir out/\n"
+        "  fqgan sample --model outputs/demo-map/pipeline --maps maps/ --num 1000 --output_dir out/"
     ),
     add_arguments=add_arguments,
     run=run,

@@ -35,6 +35,7 @@ from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pipelines.inference import generate_batches
 from fqgan_hf.pipelines.labels import class_names
 from fqgan_hf.pipelines.pipeline_far import FARPipeline
+from fqgan_hf.pipelines.pipeline_generator import GeneratorPipeline
 
 
 # Measures of an image beside its original, by their names in results: `(original, reconstruction) -> (B,)`.
@@ -226,21 +227,25 @@ def evaluate_generator(
 
 @torch.no_grad()
 def code_likelihood(
-    pipe: FARPipeline, reference: Reference, num_images: int, batch_size: int = 100, show_progress: bool = False
+    pipe: GeneratorPipeline, reference: Reference, num_images: int, batch_size: int = 100, show_progress: bool = False
 ) -> list[float] | None:
     """
     Negative log-likelihood of the codes of held-out images under a generator, given their classes.
 
     Args:
-        pipe ([`FARPipeline`]): Tokenizer and generator.
+        pipe ([`GeneratorPipeline`]): Tokenizer and generator.
         reference ([`Reference`]): With images.
         num_images (`int`): Only the first ones.
         batch_size, show_progress: See `evaluate_tokenizer`.
 
     Returns:
-        `list[float]`: Of each codebook, in nats per position; or None where the images lack the generator's classes.
+        `list[float]`: Of each codebook, in nats per position. Or None where the images lack the generator's classes,
+        the generator reads something else than classes, or it is one by diffusion, of which `code_cross_entropy` gives
+        no likelihood.
     """
     config = pipe.transformer.config
+    if not isinstance(pipe, FARPipeline) or list(config.conditions) != ["class"]:
+        return None
     if reference.images is None or not _has_classes(config, reference.images.label_names):
         return None
     sums, count = torch.zeros(config.num_codebooks, dtype=torch.float64), 0

@@ -11,7 +11,7 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -34,14 +34,18 @@ from fqgan_hf.evaluation_results import FORMAT_VERSION
 from fqgan_hf.files import sha256
 from fqgan_hf.modeling.code_sampling import SamplingSettings
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
-from fqgan_hf.pipelines.inference import load_pipeline, load_tokenizer
-from fqgan_hf.pipelines.sample import sample_to_folder
+from fqgan_hf.pipelines.generation_files import MapFile
+from fqgan_hf.pipelines.inference import load_pipeline, load_tokenizer, resolve_pipeline
+from fqgan_hf.pipelines.sample import fill_folder
+from fqgan_hf.pipelines.sample_run import SamplingRun
 from fqgan_hf.pipelines.sharing import joined_processes
 
 
 MAX_HELD_OUT = 2000  # images whose codes' likelihood is measured
 MIN_SSIM_PIXELS = 11
 DESCRIPTION = "description"  # the array of a statistics file that says what it is of
+# Of a sampling run, what a result says.
+MADE_WITH = ("weights_sha256", "seed", "sampling", "prompts", "maps", "negative_prompt", "num_inference_steps")
 
 
 def evaluate(
@@ -61,6 +65,10 @@ def evaluate(
     samples_dir: str | Path | None = None,
     seed: int = 0,
     settings: SamplingSettings | None = None,
+    prompts: Sequence[str] | None = None,
+    maps: Sequence[Image.Image | MapFile] | None = None,
+    negative_prompt: str | None = None,
+    num_inference_steps: int | None = None,
     batch_size: int = 64,
     device: str = "auto",
     show_progress: bool = True,
@@ -76,7 +84,7 @@ def evaluate(
             reconstructs these images; statistics are enough for the others, without precision and recall.
         tokenizer (`str` or `Path`, *optional*): A tokenizer or a pipeline that has one: a folder or a Hub id.
         samples (`str` or `Path`, *optional*): Images, see `open_image_set`.
-        pipeline (`str` or `Path`, *optional*): A [`FARPipeline`], sampled from.
+        pipeline (`str` or `Path`, *optional*): A [`FARPipeline`] or [`CodeDiffusionPipeline`], sampled from.
         features (`str` or `Path`): `"inception"`, or any vision network of transformers: a folder or a Hub id.
         inception_weights (`str` or `Path`, *optional*): Their file, where they are not in torch's cache.
         split, samples_split (`str`, *optional*): Of `reference` and of `samples`, where these are datasets.
@@ -87,7 +95,8 @@ def evaluate(
         num_samples (`int`): Of a pipeline.
         samples_dir (`str` or `Path`, *optional*): Where a pipeline's samples are kept, so that an interrupted run goes
             on. Required with `pipeline`.
-        seed (`int`), settings ([`SamplingSettings`], *optional*): Of a pipeline's samples.
+        seed (`int`), settings ([`SamplingSettings`], *optional*), prompts, maps, negative_prompt, num_inference_steps:
+            Of a pipeline's samples, as [`~fqgan_hf.pipelines.sample_run.SamplingRun.describe`] takes them.
         batch_size (`int`): Images at a time in each process.
         device (`str`): See [`~fqgan_hf.pipelines.inference.choose_device`].
         show_progress (`bool`): Bars over the images.
@@ -104,9 +113,21 @@ def evaluate(
     given = [name for name, value in subjects.items() if value is not None]
     if len(given) != 1:
         raise ValueError(f"exactly one of tokenizer, samples and pipeline must be given, got {given or 'none'}")
-    if pipeline is not None and samples_dir is None:
+    conditions = {
+        "prompts": prompts, "maps": maps, "negative_prompt": negative_prompt,
+        "num_inference_steps": num_inference_steps,
+    }  # fmt: skip
+    if pipeline is None:
+        if superfluous := [name for name, value in conditions.items() if value is not None]:
+            raise ValueError(f"{superfluous[0]} can be given with pipeline only, got {given[0]}")
+    elif samples_dir is None:
         raise ValueError("samples_dir must be given with pipeline: there its samples are kept")
     started, clock = perf_counter(), Clock()
+    if pipeline is not None:  # before the reference is measured: it says what of the arguments is wrong
+        folder = resolve_pipeline(pipeline)
+        run = SamplingRun.describe(
+            folder, model_name=str(pipeline), num=num_samples, seed=seed, settings=settings, format="npz", **conditions
+        )
     common = {"batch_size": batch_size, "clock": clock, "show_progress": show_progress}
     subject: dict[str, Any] = {given[0]: str(subjects[given[0]])}
     with joined_processes(device) as (_, here):
@@ -130,19 +151,15 @@ def evaluate(
         else:
             if pipeline is not None:
                 with clock("sampling"):
-                    run = sample_to_folder(
-                        pipeline, samples_dir, num=num_samples, seed=seed, settings=settings, format="npz",
-                        batch_size=batch_size, device=device,
-                    )  # fmt: skip
+                    fill_folder(folder, run, samples_dir, batch_size=batch_size, device=device)
                 samples, samples_split = samples_dir, None
-                made_with = ("weights_sha256", "seed", "sampling")
-                subject |= {name: value for name, value in run.as_json().items() if name in made_with}
+                subject |= {name: value for name, value in run.as_json().items() if name in MADE_WITH}
             images = open_image_set(samples, samples_split)
             subject["fingerprint"] = images.fingerprint
             figures = evaluate_images(images, real, network, **common)
             if pipeline is not None:
                 with clock("held-out codes"):
-                    pipe = load_pipeline(pipeline, here)
+                    pipe = load_pipeline(folder, here)
                     figures["code_likelihood"] = code_likelihood(pipe, real, MAX_HELD_OUT, batch_size, show_progress)
         return {
             "format_version": FORMAT_VERSION,

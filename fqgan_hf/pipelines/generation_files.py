@@ -10,8 +10,9 @@ Importing this file costs nothing: pictures are read once everything else is rig
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from fqgan_hf.evaluation.data_folder import IMAGE_SUFFIXES
 from fqgan_hf.files import read_json
 from fqgan_hf.hub.facts import folder_kind
 from fqgan_hf.pipelines.labels import read_labels
@@ -125,6 +126,22 @@ def _read_pictures(folder: Path, given: dict[str, list]) -> None:
         given[name] = [pictures[path] for path in given[name]]
 
 
+# ---- Of many images -------------------------------------------------------------------------------------------------
+
+
+class MapFile(NamedTuple):
+    """
+    A map as it is stored, not decoded.
+
+    Args:
+        name (`str`): Of its file, or its row in one.
+        content (`bytes`): Of a picture file.
+    """
+
+    name: str
+    content: bytes
+
+
 def read_prompts(path: Path, column: str | None = None) -> list[str]:
     """
     Prompts of a file: of a text file one per line, of a parquet file those of a column.
@@ -140,7 +157,7 @@ def read_prompts(path: Path, column: str | None = None) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if path.suffix == ".parquet":
-        prompts = _parquet_column(path, column or "caption")
+        prompts = _texts(path, column or "caption")
     elif column is not None:
         raise ValueError(f"a column can be chosen of a parquet file only, got {path}")
     else:
@@ -151,17 +168,67 @@ def read_prompts(path: Path, column: str | None = None) -> list[str]:
     return prompts
 
 
-def _parquet_column(path: Path, column: str) -> list[str | None]:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ImportError("prompts of a parquet file need pyarrow: pip install pyarrow") from error
-    names = pq.read_schema(path).names
-    if column not in names:
-        raise ValueError(f"{path} must have a column {column!r}, it has {', '.join(names)}")
-    values = pq.read_table(path, columns=[column])[column].to_pylist()
+def read_maps(source: Path, column: str | None = None) -> list[MapFile]:
+    """
+    Maps of a folder, in the order of their names, or of a column of a parquet file.
+
+    Args:
+        source (`Path`): A folder of picture files, whose other files and folders do not count, or `.parquet`.
+        column (`str`, *optional*): Of a parquet file, by default "map": pictures as `datasets` writes them.
+
+    Raises:
+        ValueError: There is no such column, or no map.
+        FileNotFoundError: There is no such file or folder, or a row names a file that is not there.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"--maps: there is no file or folder {source}")
+    if source.is_file() and source.suffix == ".parquet":
+        maps = _stored_pictures(source, column or "map")
+    elif not source.is_dir():
+        raise ValueError(f"--maps must be a folder of picture files or a .parquet file, got the file {source}")
+    elif column is not None:
+        raise ValueError(f"--map_column can be chosen of a parquet file only, got the folder {source}")
+    else:
+        paths = (path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
+        maps = [MapFile(str(path), path.read_bytes()) for path in sorted(paths)]
+    if not maps:
+        raise ValueError(f"--maps: {source} holds no map")
+    return maps
+
+
+def _texts(path: Path, column: str) -> list[str | None]:
+    values = _parquet_column(path, column, "prompts").to_pylist()
     values = [value[0] if isinstance(value, list) and value else value for value in values]
     wrong = [value for value in values if value is not None and not isinstance(value, str)]
     if wrong:
         raise ValueError(f"column {column!r} of {path} must hold texts, got {wrong[0]!r:.80}")
     return values
+
+
+def _stored_pictures(path: Path, column: str) -> list[MapFile]:
+    maps = []
+    for number, row in enumerate(_parquet_column(path, column, "maps").to_pylist()):
+        name = f"row {number} of {path}"
+        if row is not None and (not isinstance(row, dict) or not row.keys() & {"bytes", "path"}):
+            raise ValueError(
+                f"--maps: column {column!r} of {path} must hold pictures as `datasets` writes them, got {row!r:.80}"
+            )
+        content, file = (row or {}).get("bytes"), (row or {}).get("path")
+        if content is None and file is None:
+            raise ValueError(f"--maps: {name} holds no map")
+        if content is None and not Path(file).is_file():
+            raise FileNotFoundError(f"--maps: {name} names the file {file}, which is not there")
+        maps.append(MapFile(name, Path(file).read_bytes() if content is None else content))
+    return maps
+
+
+def _parquet_column(path: Path, column: str, what: str) -> Any:
+    """A column of a parquet file, as pyarrow has it."""
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ImportError(f"{what} of a parquet file need pyarrow: pip install pyarrow") from error
+    names = pq.read_schema(path).names
+    if column not in names:
+        raise ValueError(f"{path} must have a column {column!r}, it has {', '.join(names)}")
+    return pq.read_table(path, columns=[column])[column]

@@ -7,10 +7,11 @@
     samples/shard-00000.parquet    parquet: image, index and label, as `datasets` reads them
     samples/manifest.json          the settings, and rows, bytes and SHA-256 of each shard; written last
 
-Image i has class `class_labels[i % len(class_labels)]`, or its prompt in the same way, and random numbers of its own,
-which follow from the seed and i. A shard holds the images of a range and appears complete or not at all. A process
-takes its batches from the list of its missing images, whatever shards they belong to, so that every batch is full; all
-images have the same length and end together. The last batch repeats its last image to have the shape of the others.
+Image i has class `class_labels[i % len(class_labels)]`, its prompt and its map in the same way, and random numbers of
+its own, which follow from the seed and i. A shard holds the images of a range and appears complete or not at all. A
+process takes its batches from the list of its missing images, whatever shards they belong to, so that every batch is
+full; all images have the same length and end together. The last batch repeats its last image to have the shape of the
+others.
 
 Where `shard_size` is a multiple of `batch_size`, a batch holds the same images whoever computes it, so one machine
 writes the same bytes with any number of processes and interruptions. Otherwise, and between batch sizes, dtypes or
@@ -26,8 +27,9 @@ again. More images cannot be added: which are the best depends on how many there
 One run at a time writes to a folder. An equal one waits for it and then finds nothing left to do, or more to do if it
 asks for more images; one with other settings is refused.
 
-The work is here, its division in `sample_parts`, what the images follow from in `sample_run`, the state of the folder
-in `sample_folder`, the kinds of shards in `sample_formats`, and rejection in `rejection` and `sample_candidates`.
+The work is here, its division in `sample_parts`, what the images follow from in `sample_run` and `sample_maps`, the
+state of the folder in `sample_folder`, the kinds of shards in `sample_formats`, and rejection in `rejection` and
+`sample_candidates`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -83,7 +85,7 @@ def sample_to_folder(
         compile (`bool`): On a GPU, compile the generator and capture CUDA graphs.
         verify (`bool`): Compare what is there already with the hashes in the manifest.
         **run: What [`SamplingRun.describe`] takes: `num`, and `class_labels`, `seed`, `settings`, `dtype`,
-            `quantization`, `format`, `shard_size`, `model_name`, `keep_best` with `classifier`, `prompts`,
+            `quantization`, `format`, `shard_size`, `model_name`, `keep_best` with `classifier`, `prompts`, `maps`,
             `negative_prompt` and `num_inference_steps`.
 
     Returns:
@@ -93,11 +95,37 @@ def sample_to_folder(
         ValueError: The arguments do not fit the pipeline, or the folder holds something else or is damaged.
         OSError: The folder cannot be written.
     """
-    folder, output_dir = resolve_pipeline(model), Path(output_dir)
+    folder = resolve_pipeline(model)
     device = choose_device(device)
     run = SamplingRun.describe(folder, **{"model_name": str(model), **run})
+    fill_folder(folder, run, output_dir, batch_size=batch_size, device=device, compile=compile, verify=verify)
+    return run
+
+
+def fill_folder(
+    folder: Path,
+    run: SamplingRun,
+    output_dir: str | Path,
+    *,
+    batch_size: int = 16,
+    device: str = "auto",
+    compile: bool = False,
+    verify: bool = False,
+) -> None:
+    """
+    Write the images of a run, or what of them is missing.
+
+    Args:
+        folder (`Path`): Of the pipeline that `run` describes.
+        run (`SamplingRun`): The same in all processes.
+        output_dir, batch_size, device, compile, verify: See `sample_to_folder`.
+
+    Raises:
+        ValueError, OSError: See `sample_to_folder`.
+    """
+    output_dir = Path(output_dir)
     with (
-        joined_processes(device) as (state, device),
+        joined_processes(choose_device(device)) as (state, device),
         dealt_folder(output_dir, run, state, verify) as (mine, missing),
     ):
         if missing:
@@ -106,7 +134,6 @@ def sample_to_folder(
             optimize(pipe, getattr(torch, run.dtype), run.quantization, compile)
             best = draw_candidates(pipe, run, output_dir, batch_size, state) if run.rejection else None
             write_shards(pipe, run, output_dir, mine, missing, batch_size, state.is_main_process, best)
-    return run
 
 
 @contextmanager

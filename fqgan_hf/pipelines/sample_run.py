@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from fqgan_hf.files import sha256
 from fqgan_hf.hub.facts import folder_kind, tokenizer_facts, weight_files
 from fqgan_hf.modeling.code_sampling import SamplingSettings
 from fqgan_hf.modeling.configuration_generator import GeneratorConfig
+from fqgan_hf.pipelines.generation_files import MapFile
 from fqgan_hf.pipelines.labels import class_names, resolve_labels
 from fqgan_hf.pipelines.prompts import check_prompts
 from fqgan_hf.pipelines.rejection import Rejection, find_classifier
 from fqgan_hf.pipelines.sample_formats import FORMATS, Rows
+from fqgan_hf.pipelines.sample_maps import SamplingMaps
 from fqgan_hf.pipelines.sample_parts import split_range
 
 
@@ -49,6 +52,7 @@ class SamplingRun:
         shard_size (`int`): Images per shard, at least 1; also what a process loses at most when it is stopped.
         rejection ([`~fqgan_hf.pipelines.rejection.Rejection`], *optional*): Keep the best of more images.
         prompts (`list[str]`, *optional*): Of a generator that reads them, taken in turn.
+        maps ([`~fqgan_hf.pipelines.sample_maps.SamplingMaps`], *optional*): Likewise.
         negative_prompt (`str`, *optional*): What guidance leads away from.
         num_inference_steps (`int`, *optional*): Of a generator by diffusion.
 
@@ -71,6 +75,7 @@ class SamplingRun:
     shard_size: int
     rejection: Rejection | None = None
     prompts: list[str] | None = None
+    maps: SamplingMaps | None = None
     negative_prompt: str | None = None
     num_inference_steps: int | None = None
 
@@ -110,6 +115,7 @@ class SamplingRun:
         keep_best: float | None = None,
         classifier: str | Path | None = None,
         prompts: Sequence[str] | None = None,
+        maps: Sequence[Image.Image | MapFile] | None = None,
         negative_prompt: str | None = None,
         num_inference_steps: int | None = None,
     ) -> "SamplingRun":
@@ -127,15 +133,19 @@ class SamplingRun:
                 [`~fqgan_hf.pipelines.rejection.Rejection`].
             classifier (`str` or `Path`, *optional*): Says which are best: folder or Hub id of an image classifier with
                 the classes of the pipeline.
+            maps (`Sequence[PIL.Image.Image | MapFile]`, *optional*): Of a generator that reads them, taken in turn;
+                label maps are pictures whose values are labels. They have the size that it was trained for.
 
         Raises:
             ValueError: For an unknown label, settings for another number of codebooks, a classifier of other classes,
-                and as [`SamplingRun`] does.
+                conditions that the generator does not know or lacks, a map that does not fit, and as [`SamplingRun`]
+                does.
             FileNotFoundError: The folder, or the classifier's, lacks weights.
         """
         rejection = Rejection.describe(keep_best, classifier, num)
         config = folder_kind(folder / "transformer").load_class().config_class.from_pretrained(folder / "transformer")
-        _check_given(config, class_labels, prompts, negative_prompt, num_inference_steps, rejection)
+        _check_given(config, class_labels, prompts, maps, negative_prompt, rejection)
+        _check_steps(config, num_inference_steps)
         settings = SamplingSettings() if settings is None else settings
         settings.per_codebook(config.num_codebooks)  # raises where their numbers differ
         labels, names, label_names = [], {}, UNLABELLED
@@ -159,6 +169,7 @@ class SamplingRun:
             shard_size=shard_size,
             rejection=rejection,
             prompts=None if prompts is None else check_prompts(list(prompts), "prompts"),
+            maps=None if maps is None else SamplingMaps.describe(folder, config, maps),
             negative_prompt=negative_prompt,
             num_inference_steps=num_inference_steps,
         )
@@ -188,13 +199,15 @@ class SamplingRun:
         """Class ids of the first `num` images, or candidates, `(num,)`."""
         return np.resize(np.array(self.class_labels, dtype=np.int64), num)
 
-    def given(self, indices: Iterable[int]) -> dict[str, list]:
+    def given(self, indices: Iterable[int]) -> dict[str, Sequence]:
         """What images are generated for, as `generate_batches` takes it."""
         indices, given = list(indices), {}
         if self.class_labels:
             given["class_labels"] = [self.label(i) for i in indices]
         if self.prompts is not None:
             given["prompt"] = [self.prompts[i % len(self.prompts)] for i in indices]
+        if self.maps is not None:
+            given["map_image"] = self.maps.in_turn(indices)
         return given
 
     @property
@@ -205,43 +218,55 @@ class SamplingRun:
 
     def rows(self, indices: range, columns: Mapping[str, np.ndarray] | None = None) -> Rows:
         """What stands beside images in their shard; more of it in `columns`."""
+        columns, told = columns or {}, {}
+        drawn = columns.get("candidate", indices)  # the numbers under which the images were generated
         if self.prompts is not None:
-            columns = {"prompt": np.array(self.given(indices)["prompt"]), **(columns or {})}
-        return Rows(indices, [self.label(i) for i in indices], self.label_names, columns or {})
+            told["prompt"] = np.array([self.prompts[i % len(self.prompts)] for i in drawn])
+        if self.maps is not None:
+            told["map"] = np.array([i % len(self.maps) for i in drawn], dtype=np.int64)
+        return Rows(indices, [self.label(i) for i in indices], self.label_names, {**told, **columns})
 
     def as_json(self) -> dict[str, Any]:
-        """As it is read back from a file: lists for tuples, nothing of what there is not, and of prompts the hash."""
-        content = asdict(self)
+        """
+        As it is read back from a file: lists for tuples, nothing of what there is not, and of prompts and maps their
+        number and hash.
+        """
+        content = asdict(replace(self, maps=None))  # which would copy them
         if self.prompts is not None:  # they stand beside their images
             hashed = new_sha256("\n".join(self.prompts).encode()).hexdigest()
             content["prompts"] = {"number": len(self.prompts), "sha256": hashed}
+        if self.maps is not None:
+            content["maps"] = self.maps.described
         content = {name: value for name, value in content.items() if name not in OPTIONAL or value is not None}
         return json.loads(json.dumps(content))
 
 
-OPTIONAL = ("rejection", "prompts", "negative_prompt", "num_inference_steps")
+OPTIONAL = ("rejection", "prompts", "maps", "negative_prompt", "num_inference_steps")
 
 
 def _check_given(
     config: GeneratorConfig,
     class_labels: Sequence[int | str] | None,
     prompts: Sequence[str] | None,
+    maps: Sequence[Image.Image | MapFile] | None,
     negative_prompt: str | None,
-    num_inference_steps: int | None,
     rejection: Rejection | None,
 ) -> None:
-    """Raise `ValueError` for what the generator does not know, or lacks."""
+    """Raise `ValueError` for conditions that the generator does not know, or lacks."""
     trained_for = f"this generator was trained for {', '.join(config.conditions)}"
-    if "map" in config.conditions:
-        raise ValueError(f"many images of a generator that reads maps cannot be made yet: {trained_for}")
     for name, value, condition in (
-        ("class_labels", class_labels, "class"), ("prompts", prompts, "text"),
+        ("class_labels", class_labels, "class"), ("prompts", prompts, "text"), ("maps", maps, "map"),
         ("negative_prompt", negative_prompt, "text"), ("keep_best", rejection, "class"),
     ):  # fmt: skip
         if value is not None and condition not in config.conditions:
             raise ValueError(f"{name} cannot be given: {trained_for}")
-    if "text" in config.conditions and prompts is None:
-        raise ValueError(f"prompts must be given: {trained_for}")
+    for name, value, condition in (("prompts", prompts, "text"), ("maps", maps, "map")):
+        if value is None and condition in config.conditions:
+            raise ValueError(f"{name} must be given: {trained_for}")
+
+
+def _check_steps(config: GeneratorConfig, num_inference_steps: int | None) -> None:
+    """Raise `ValueError` for more steps than the generator has."""
     most = getattr(config, "num_train_timesteps", None)
     if num_inference_steps is not None and (most is None or not 1 <= num_inference_steps <= most):
         accepted = "None: this generator has no steps" if most is None else f"in [1, {most}]"
@@ -250,7 +275,8 @@ def _check_given(
 
 def _decisive_files(folder: Path) -> list[Path]:
     """The files of a pipeline that decide about its images: weights, and of diffusion and texts a little more."""
-    files = [path for part in ("vqmodel", "transformer") for path in weight_files(folder / part)]
+    parts = [folder / part for part in ("vqmodel", "transformer", "map_vqmodel")]
+    files = [path for part in parts if part.is_dir() for path in weight_files(part)]
     for part, pattern in (("scheduler", "*.json"), ("tokenizer", "*"), ("text_encoder", "*.safetensors")):
         files += [path for path in (folder / part).glob(pattern) if path.is_file()]
     return files
