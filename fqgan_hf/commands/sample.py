@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the shards and manifest.json")
     conditions = parser.add_argument_group(
         "conditions",
-        "those that the generator was trained for; image i gets the i-th of each, and then the first again",
+        "those that the generator was trained for, the values of each taken in turn",
     )
     conditions.add_argument(
         "--class_labels", nargs="+", metavar="LABEL", help="class ids or names, taken in turn; default: all classes"
