@@ -25,7 +25,6 @@ from guard import Limit, user_error
 from PIL import Image
 
 from fqgan_hf.hub.facts import codebook_names
-from fqgan_hf.modeling.code_layout import sequence_to_grid
 from fqgan_hf.pipelines.pipeline_generator import GeneratorPipeline, decode_known
 
 
@@ -200,7 +199,7 @@ class Preview:
         sequence = codes if clean_codes is None else clean_codes
         missing = height * width - sequence.shape[1]
         known = torch.nn.functional.pad(sequence, (0, 0, 0, missing), value=-1)
-        samples = decode_known(self.model.vqmodel, sequence_to_grid(known, height, width))
+        samples = decode_known(self.model.vqmodel, known.transpose(1, 2).unflatten(2, self.model.grid))
         pictures = self.model.pipeline.image_processor.postprocess(samples)
         if missing:
             is_there = np.arange(height * width).reshape(height, width) < sequence.shape[1]

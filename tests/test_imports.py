@@ -161,7 +161,7 @@ def test_space_uses_public_names_only():
 @pytest.mark.parametrize(("folder", "extra"), [("fqgan_hf", "dev"), ("training", "dev"), ("spaces_demo", "space")])
 def test_every_library_is_declared(folder, extra):
     # `spaces` exists on ZeroGPU hardware only, where it is preinstalled.
-    siblings = {path.stem for path in sources(folder)} if folder == "spaces_demo" else set()  # uploaded as one folder
+    siblings = {canonicalize_name(path.stem) for path in sources("spaces_demo")}  # uploaded as one folder
     assert undeclared(imports_in(folder), declared(extra) | {"spaces"} | siblings) == []
 
 
