@@ -7,6 +7,7 @@ from pathlib import Path
 from fqgan_hf.commands.options import Command
 from fqgan_hf.hub.publish import find_publication, push_folder
 from fqgan_hf.hub.push import PushPlan, check_names
+from fqgan_hf.hub.self_contained import check_self_contained
 from fqgan_hf.hub.variants import VARIANTS, check_variant
 from fqgan_hf.pipelines.inference import quiet_libraries
 
@@ -31,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     content.add_argument("--images", nargs="+", type=Path, default=[], metavar="PNG", help="pictures, for the card")
     content.add_argument("--license", help="of the weights, as the Hub spells it; default: apache-2.0, or as recorded")
+    content.add_argument(
+        "--self_contained", action="store_true", help="a pipeline that loads where this package is not installed"
+    )
     content.add_argument("--max_shard_size", metavar="SIZE", help='split weights into files of "2GB", for example')
     target = parser.add_argument_group("where to")
     target.add_argument("--private", action="store_true", default=None, help="where the repository is created")
@@ -45,6 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_names(arguments.repo_id, arguments.revision)
     check_variant(arguments.variant, arguments.dtype)
     publication = find_publication(arguments.folder, arguments.evaluation, arguments.images, arguments.license)
+    check_self_contained(publication.kind, arguments.self_contained)
     quiet_libraries(arguments.debug)
     from huggingface_hub.utils import enable_progress_bars
 
@@ -63,6 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
         revision=arguments.revision,
         create_pr=arguments.create_pr,
         max_shard_size=arguments.max_shard_size,
+        self_contained=arguments.self_contained,
         dry_run=arguments.dry_run,
     )
     if isinstance(result, PushPlan):
@@ -91,7 +97,8 @@ COMMAND = Command(
     examples=(
         "  fqgan push outputs/demo user/digits --dry_run\n"
         "  fqgan push outputs/fqgan user/tokenizer --evaluation evaluation.json --images samples.png\n"
-        "  fqgan push outputs/fqgan user/tokenizer --variant bf16 --private"
+        "  fqgan push outputs/fqgan user/tokenizer --variant bf16 --private\n"
+        "  fqgan push outputs/demo user/digits --self_contained"
     ),
     add_arguments=add_arguments,
     run=run,

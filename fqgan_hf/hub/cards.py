@@ -18,6 +18,7 @@ def render_card(
     info: CardInfo | None = None,
     variant: str | None = None,
     variants: Iterable[str] = (),
+    self_contained: bool = False,
 ) -> str:
     """
     The model card of `obj` as it would be published, front matter included.
@@ -28,6 +29,7 @@ def render_card(
         info (`CardInfo`, *optional*): What the object itself doesn't tell.
         variant (`str`, *optional*): The variant that the examples must name, in a repository of no other weights.
         variants (`Iterable[str]`): All variants that the repository has besides.
+        self_contained (`bool`): Whether a pipeline loads without this package.
 
     Returns:
         `str`: Markdown.
@@ -85,6 +87,7 @@ def render_card(
         is_published=info.converted_from is not None and info.license == CONVERTED_LICENSE,
         variant_argument=f', variant="{variant}"' if variant else "",
         variants={name: VARIANTS.get(name, name) for name in variants if name != variant},
+        self_contained=self_contained,
         dtype_argument="dtype" if is_transformers else "torch_dtype",
         version=fqgan_hf.__version__,
         **facts,

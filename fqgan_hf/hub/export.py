@@ -16,6 +16,7 @@ from fqgan_hf.files import check_writable, staged_folder
 from fqgan_hf.hub.card_info import CardInfo
 from fqgan_hf.hub.cards import render_card
 from fqgan_hf.hub.kinds import ModelKind, kind_named, kind_of
+from fqgan_hf.hub.self_contained import PATTERNS, check_self_contained, make_self_contained
 from fqgan_hf.hub.variants import weight_patterns
 
 
@@ -34,6 +35,7 @@ def export(
     parts: Mapping[str, Any] | None = None,
     variant: str | None = None,
     max_shard_size: int | str | None = None,
+    self_contained: bool = False,
     files: Mapping[str, Path] | None = None,
     card_variant: str | None = None,
     card_variants: Iterable[str] = (),
@@ -47,7 +49,8 @@ def export(
       folder with `subfolder="transformer"`),
     - `diffusers.AutoModel.from_pretrained(folder, trust_remote_code=True)` gives the tokenizer.
 
-    Pipelines need this package: `FARPipeline.from_pretrained(folder)`.
+    Pipelines need this package, `FARPipeline.from_pretrained(folder)`, unless they are `self_contained`: then
+    `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)` does without.
 
     Args:
         obj: What to write: a model or a pipeline of ours, such as [`FQGANModel`] or [`FARPipeline`].
@@ -61,6 +64,7 @@ def export(
             What else is needed, saved in subfolders: the scheduler or the text tokenizer of a generator.
         variant (`str`, *optional*): Puts the weights into files of that name (`model.<variant>.safetensors`).
         max_shard_size (`int` or `str`, *optional*): Bytes (or "2GB") after which weights are split over files.
+        self_contained (`bool`): Give a pipeline's folder source files of its own for all of its classes.
         files (`Mapping[str, Path]`, *optional*): More files, by their paths in the folder: pictures, results.
         card_variant, card_variants: `variant` and `variants` of [`~fqgan_hf.hub.cards.render_card`].
 
@@ -73,6 +77,7 @@ def export(
         OSError: If the directory cannot be written.
     """
     kind = kind_of(obj)
+    check_self_contained(kind, self_contained)
     directory = Path(directory)
     if directory.is_file():
         raise ValueError(f"directory must be a folder, got the file {directory}")
@@ -84,16 +89,20 @@ def export(
         for name, part in (parts or {}).items():
             part.save_pretrained(str(staging / name))
         _complete_folder(staging, obj, kind, image_processor)
+        if self_contained:
+            make_self_contained(staging, kind)
         if variant is not None:
             _drop_dtype(staging)
         for name, source in (files or {}).items():
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, staging / name)
         if write_card:
-            text = render_card(obj, repo_id or directory.resolve().name, card, card_variant, card_variants)
+            text = render_card(
+                obj, repo_id or directory.resolve().name, card, card_variant, card_variants, self_contained
+            )
             (staging / "README.md").write_text(text, encoding="utf-8")
             (card or CardInfo()).write(staging)
-        for pattern in weight_files_of(obj, variant):
+        for pattern in (*weight_files_of(obj, variant), *PATTERNS):
             for stale in directory.glob(pattern):
                 if not (staging / stale.relative_to(directory)).exists():
                     stale.unlink()

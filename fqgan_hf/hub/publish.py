@@ -18,6 +18,7 @@ from fqgan_hf.hub.card_info import CARD_FILE, CardInfo, EvaluationFigures, merge
 from fqgan_hf.hub.facts import folder_facts, folder_kind
 from fqgan_hf.hub.kinds import ModelKind, kind_named
 from fqgan_hf.hub.push import PushPlan, check_access, check_names, push_to_hub
+from fqgan_hf.hub.self_contained import check_self_contained
 from fqgan_hf.hub.variants import check_variant, stored_variant, variant_of, widest
 from fqgan_hf.modeling.checkpoint_files import read_header
 
@@ -65,6 +66,7 @@ def push_folder(
     revision: str | None = None,
     create_pr: bool = False,
     max_shard_size: int | str | None = None,
+    self_contained: bool = False,
     dry_run: bool = False,
 ) -> "CommitInfo | PushPlan":
     """
@@ -79,7 +81,8 @@ def push_folder(
         evaluations (`Iterable[str | Path]`): Results of `fqgan evaluate`, for the card and for `evaluation/`.
         images (`Iterable[str | Path]`): PNG files, for the card and for `images/`.
         license (`str`, *optional*): Of the weights, as the Hub spells it.
-        private, token, commit_message, revision, create_pr, max_shard_size, dry_run: See [`push_to_hub`].
+        private, token, commit_message, revision, create_pr, max_shard_size, self_contained, dry_run: See
+            [`push_to_hub`].
 
     Returns:
         `huggingface_hub.CommitInfo`, or with `dry_run` a [`PushPlan`].
@@ -92,6 +95,7 @@ def push_folder(
     check_names(repo_id, revision)
     dtype = check_variant(variant, dtype)
     publication = find_publication(folder, evaluations, images, license)
+    check_self_contained(publication.kind, self_contained)
     folder_facts(publication.folder)  # raises for weights that are missing or cut off
     if not dry_run:
         check_access(repo_id, token, create_pr)
@@ -111,6 +115,7 @@ def push_folder(
         revision=revision,
         create_pr=create_pr,
         max_shard_size=max_shard_size,
+        self_contained=self_contained,
         dry_run=dry_run,
     )
 

@@ -19,6 +19,7 @@ from fqgan_hf.files import scratch_folder
 from fqgan_hf.hub.card_info import CardInfo
 from fqgan_hf.hub.export import export, weight_files_of
 from fqgan_hf.hub.kinds import kind_of
+from fqgan_hf.hub.self_contained import PATTERNS, check_self_contained
 from fqgan_hf.hub.variants import variants_among
 
 
@@ -59,18 +60,19 @@ def push_to_hub(
     parts: Mapping[str, Any] | None = None,
     variant: str | None = None,
     max_shard_size: int | str | None = None,
+    self_contained: bool = False,
     files: Mapping[str, Path] | None = None,
     dry_run: bool = False,
 ) -> "CommitInfo | PushPlan":
     """
     Publish a model or a pipeline: save, write the card, create the repository, upload everything in one commit.
 
-    Weight files of the same variant that an earlier push left behind under other names (one file then, shards now)
-    are deleted in that commit: loaders would prefer them. A push that fails leaves no empty repository behind, and no
-    branch that it made.
+    Files that an earlier push left behind under other names are deleted in that commit: weights of the same variant
+    (one file then, shards now), which loaders would prefer, and the source files of a self-contained pipeline. A push
+    that fails leaves no empty repository behind, and no branch that it made.
 
     Args:
-        obj, card, image_processor, parts, variant, max_shard_size, files: See [`export`].
+        obj, card, image_processor, parts, variant, max_shard_size, self_contained, files: See [`export`].
         repo_id (`str`): "org/name", or "name" for the namespace of the token's owner.
         private (`bool`, *optional*): For a new repository; None follows the owner's default.
         token (`str` or `bool`, *optional*): Default: the token stored by `hf auth login`.
@@ -91,6 +93,7 @@ def push_to_hub(
     from huggingface_hub import HfApi
 
     kind = kind_of(obj)
+    check_self_contained(kind, self_contained)
     check_names(repo_id, revision)
     api = HfApi(token=token)
     if "/" not in repo_id and not dry_run:
@@ -108,6 +111,7 @@ def push_to_hub(
             parts=parts,
             variant=variant,
             max_shard_size=max_shard_size,
+            self_contained=self_contained,
             files=files,
             card_variant=None if "" in variants else variant,
             card_variants=sorted({*variants, variant or ""} - {""}),
@@ -121,7 +125,7 @@ def push_to_hub(
                 commit_message=commit_message or f"Upload {kind}",
                 revision=revision,
                 create_pr=create_pr,
-                delete_patterns=weight_files_of(obj, variant),
+                delete_patterns=[*weight_files_of(obj, variant), *PATTERNS],
             )
 
 

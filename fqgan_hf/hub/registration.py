@@ -3,10 +3,12 @@
 
 import importlib.abc
 import importlib.util
+import os
 import sys
 from types import ModuleType
+from typing import Any
 
-from fqgan_hf.hub.kinds import KINDS
+from fqgan_hf.hub.kinds import KINDS, kind_in_config
 
 
 _TABLES = "diffusers.pipelines.pipeline_loading_utils"
@@ -65,3 +67,23 @@ def _fill_tables(tables: ModuleType) -> None:
         for kind in KINDS:
             if kind.role == "pipeline":
                 class_to_module.setdefault(kind.class_name, _ALIAS)
+
+
+class LoadsItsKind:
+    """
+    What a pipeline's class adds to `from_pretrained`: a self-contained folder loads as any other one does, by the
+    classes of this package and without running the code files in it.
+    """
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
+        """`model_index.json`, with our classes as members of the library "fqgan_hf" whatever files it names."""
+        content = super()._dict_from_json_file(json_file)
+        kind = kind_in_config(content)
+        if kind is None or kind.role != "pipeline" or not cls.__module__.startswith("fqgan_hf."):
+            return content
+        content["_class_name"] = kind.class_name
+        for name, class_name in {**kind.components, **kind.optional}.items():
+            if class_name and isinstance(content.get(name), list) and content[name][-1] == class_name:
+                content[name] = ["fqgan_hf", class_name]
+        return content

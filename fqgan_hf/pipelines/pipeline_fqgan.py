@@ -11,7 +11,7 @@ from diffusers.utils import replace_example_docstring
 from fqgan_hf.evaluation.codebooks import CodebookUsage
 from fqgan_hf.evaluation.metrics import psnr
 from fqgan_hf.hub.facts import codebook_names
-from fqgan_hf.hub.registration import register_with_diffusers
+from fqgan_hf.hub.registration import LoadsItsKind, register_with_diffusers
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pipelines.mix import mix_codes, taken_codebooks
@@ -51,7 +51,7 @@ EXAMPLE_DOC_STRING = """
 """
 
 
-class FQGANPipeline(DiffusionPipeline):
+class FQGANPipeline(LoadsItsKind, DiffusionPipeline):
     """
     Tokenize and reconstruct images.
 

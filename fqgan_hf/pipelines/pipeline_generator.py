@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 
+from fqgan_hf.hub.registration import LoadsItsKind
 from fqgan_hf.modeling.code_sampling import SamplingSettings, check_generator, plan_sampling
 from fqgan_hf.modeling.conditioning import ConditionInputs
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
@@ -21,7 +22,7 @@ from fqgan_hf.pipelines.pipeline_fqgan import SEQUENTIAL_OFFLOAD_MESSAGE
 OUTPUT_TYPES = ("pil", "np", "pt", "codes")
 
 
-class GeneratorPipeline(DiffusionPipeline):
+class GeneratorPipeline(LoadsItsKind, DiffusionPipeline):
     """
     A generator of codes with the tokenizer that decodes them; see [`FARPipeline`] and [`CodeDiffusionPipeline`].
 

@@ -8,11 +8,11 @@ import jinja2
 import pytest
 import tiny
 import torch
-from fresh import run_python
+from fresh import WITHOUT_PACKAGE, run_python
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from fqgan_hf import CardInfo, FARPipeline, FQGANPipeline, export
+from fqgan_hf import CardInfo, FARPipeline, FQGANPipeline, export, push_to_hub
 from fqgan_hf.hub import cards
 from fqgan_hf.hub.card_info import EvaluationFigures
 from fqgan_hf.hub.cards import render_card
@@ -24,13 +24,12 @@ def make_pipeline(num_codebooks=2):
 
 
 class TestCard:
-    def test_every_snippet_runs(self, tmp_path):
-        """As printed, each with no name of another's, from a folder that holds the model and a photo."""
-        snippets = []
+    def test_every_snippet_runs(self, fake, tmp_path):
+        """As printed, each by itself, with what was pushed and a photo; without the package where it does without."""
         for name, obj in {**self.objects(), **self.conditional_objects()}.items():
-            export(obj, tmp_path / "org" / name, repo_id=f"org/{name}")
-            card = (tmp_path / "org" / name / "README.md").read_text()
-            snippets += re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+            push_to_hub(obj, f"org/{name.removesuffix('.md')}")  # diffusers runs no code of a name with a dot
+        push_to_hub(self.objects()["far_pipeline.md"], "org/self_contained", self_contained=True, variant="bf16")
+        push_to_hub(self.objects()["fqgan_pipeline.md"], "org/self_contained_tokenizer", self_contained=True)
         torch.manual_seed(0)
         pipe = tiny.conditional_pipeline("text", "map", kind="diffusion", num_codebooks=3)
         paths = tmp_path / "path" / "to" / "the"
@@ -42,12 +41,15 @@ class TestCard:
         pipe.tokenizer.save_pretrained(str(paths / "text" / "tokenizer"))
         Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 50).convert("RGB").save(tmp_path / "photo.jpg")
         Image.new("L", (16, 16), 4).save(tmp_path / "map.png")
-        assert len(snippets) == 16
-        (tmp_path / "snippets.json").write_text(json.dumps(snippets))
-        script = (
-            "import json\nfor snippet in json.load(open('snippets.json')):\n    print(snippet)\n    exec(snippet, {})"
-        )
-        run_python(script, {"HF_HOME": str(tmp_path / "home")}, tmp_path)
+
+        cards = [fake.files(repo)["README.md"].decode() for repo in fake.repositories]
+        snippets = [snippet for card in cards for snippet in re.findall(r"```python\n(.*?)```", card, re.DOTALL)]
+        alone = [snippet for snippet in snippets if "import" in snippet and "from fqgan_hf" not in snippet]
+        assert (len(snippets), len(alone)) == (20, 9)
+        script = "import json, sys\nfor snippet in json.loads(sys.argv[1]):\n    print(snippet)\n    exec(snippet, {})"
+        environment = fake.environment(tmp_path / "loader")
+        run_python(script, environment, tmp_path, json.dumps([one for one in snippets if one not in alone]))
+        run_python(WITHOUT_PACKAGE + script, environment, tmp_path, json.dumps(alone))
 
     def conditional_objects(self):
         torch.manual_seed(0)
