@@ -143,7 +143,9 @@ def add_tokenize_tab(page: Page, model: Model, pictures: list[str]) -> None:
             headers=TABLE, label="Measures", show_label=False, interactive=False, column_count=3,
             column_widths=["35%", "25%", "40%"], wrap=True, buttons=[], elem_id="table",
         )  # fmt: skip
-        file = gr.DownloadButton("Download the codes (.npy)", size="sm", elem_id="download-codes")
+        file = gr.DownloadButton(
+            "Download the codes (.npy)", size="sm", interactive=False, elem_id="download-codes"
+        )
     tab, outputs = TokenizeTab(model), [compared, decoded, tokens, table, file]
     shapes = f"({len(model.names)}, h, w), each side at most {max(model.grid)}"
     for event, work, name, argument, text in (
@@ -155,3 +157,4 @@ def add_tokenize_tab(page: Page, model: Model, pictures: list[str]) -> None:
         call = page.bounded(work, {parameter: text})
         done = event(call, argument, outputs, api_name=name, show_progress_on=[compared, decoded], **CALL)
         done.success(None, js=SHOW.format("#compared"), **BEHIND_THE_SCENES)
+        done.success(None, None, file, js="() => ({__type__: 'update', interactive: true})", **BEHIND_THE_SCENES)

@@ -17,7 +17,6 @@ from gradio.data_classes import ImageData
 
 
 FOLDER = Path(__file__).parent
-MIN_WIDTH = 280
 
 # Distinct for the colour-blind, too (Okabe and Ito); labels beyond them get hues of their own.
 PALETTE = (
@@ -122,7 +121,6 @@ def _painter(
         apply_default_css=False,
         container=True,
         padding=True,
-        min_width=MIN_WIDTH,
         elem_id=elem_id,
         elem_classes=["widget"],
     )
@@ -151,7 +149,6 @@ def token_map(label: str, elem_id: str, elem_classes: Sequence[str] = ()) -> gr.
         apply_default_css=False,
         container=True,
         padding=True,
-        min_width=MIN_WIDTH,
         elem_id=elem_id,
         elem_classes=["widget", *elem_classes],
     )

@@ -1,124 +1,66 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""The page in a real browser, on a desk and on a phone, by day and by night: what is seen, and what clicks do.
+"""The page in a real browser, on a desk by day and on a phone by night: what is seen, and what clicks do.
 
 With $FQGAN_SCREENSHOTS, a folder, pictures of the page are left there.
 """
 
 import io
-import os
-import shutil
 import time
-import urllib.request
-import uuid
 from pathlib import Path
 
+import browsing
 import numpy as np
 import pytest
+from browsing import Browser
 from PIL import Image
 from serving import file_data, make_picture, slowed, wait_for
 
 
 pytest.importorskip("gradio", reason="the Space needs gradio: pip install -e '.[space]'")
-pytestmark = pytest.mark.browser
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(browsing.missing() is not None, reason=str(browsing.missing())),
+]
 
-SIZES = {"desk": (1280, 900), "phone": (390, 844)}
-
-
-class Browser:
-    """Headless Chromium, with the page open."""
-
-    def __init__(self, window, address: str, name: str):
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        self.window = window
-        self.address = address
-        self.name = name
-        self.patience = WebDriverWait(window, 20)
-
-    def all(self, selector: str) -> list:
-        return self.window.find_elements("css selector", selector)
-
-    def wait(self, condition):
-        return self.patience.until(lambda _: condition())
-
-    def run(self, script: str, *arguments):
-        return self.window.execute_script(script, *arguments)
-
-    def click(self, selector: str) -> None:
-        [element] = self.wait(lambda: self.all(selector))
-        self.wait(element.is_displayed)
-        element.click()
-
-    def tab(self, name: str) -> None:
-        next(tab for tab in self.all("button[role=tab]") if tab.text == name).click()
-        self.wait(lambda: self.all(f"#{name.lower()}")[0].is_displayed())
-
-    def pictures(self, selector: str, count: int) -> list[np.ndarray]:
-        """Pixels of a gallery's pictures once the browser shows them, read through it."""
-        script = (
-            "return [...document.querySelectorAll(arguments[0])].filter(i => i.complete && i.naturalWidth == 16)"
-            ".map(i => i.src)"
-        )
-        addresses = self.wait(lambda: len(found := self.run(script, f"{selector} img")) == count and found)
-        assert all(address.endswith(".png") for address in addresses)
-        return [np.asarray(Image.open(urllib.request.urlopen(address))) for address in addresses]
-
-    def captions(self, selector: str) -> list[str]:
-        return [element.text for element in self.all(f"{selector} .caption-label")]
-
-    def box(self, element) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom, in pixels of the window."""
-        box = self.run("return arguments[0].getBoundingClientRect()", element)
-        return box["left"], box["top"], box["right"], box["bottom"]
-
-    def is_cut_off(self, element) -> bool:
-        """Whether some of it is hidden, by itself or beyond the window's sides."""
-        left, _, right, _ = self.box(element)
-        overflows = self.run("const e = arguments[0]; return e.scrollWidth > e.clientWidth + 1", element)
-        return overflows or left < 0 or right > self.run("return document.documentElement.clientWidth")
-
-    def screenshot(self, name: str) -> None:
-        if folder := os.environ.get("FQGAN_SCREENSHOTS"):
-            time.sleep(1)
-            self.window.save_screenshot(str(Path(folder) / f"{self.name}-{name}.png"))
+TABS = ["Generate", "Tokenize", "Mix", "Edit", "About"]
 
 
 @pytest.fixture(scope="module")
-def drivers():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
-    return webdriver, chromium, driver
+def window(tmp_path_factory):
+    with browsing.opened(tmp_path_factory.mktemp("profile")) as window:
+        yield window
 
 
-@pytest.fixture(params=["desk-light", "desk-dark", "phone-light", "phone-dark"])
-def browser(request, drivers, server, tmp_path):
-    webdriver, chromium, driver = drivers
-    size, theme = request.param.split("-")
-    width, height = SIZES[size]
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
-    ):  # fmt: skip
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
-        window.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == "phone"},
-        )
-        window.get(f"{server.address}/?__theme={theme}")
-        browser = Browser(window, server.address, request.param)
-        browser.wait(lambda: browser.all("#generate"))
-        yield browser
-        assert [entry for entry in window.get_log("browser") if entry["level"] == "SEVERE"] == []
-    finally:
-        window.quit()
+@pytest.fixture(params=["desk-light", "phone-dark"])
+def browser(request, window, server):
+    browser = Browser(window, server.address, request.param)
+    yield browser
+    assert browser.problems() == []
+
+
+@pytest.fixture
+def desk(window, server):
+    """For what is the same on a phone."""
+    browser = Browser(window, server.address, "desk-light")
+    yield browser
+    assert browser.problems() == []
+
+
+@pytest.fixture
+def photograph(tmp_path) -> Path:
+    path = tmp_path / "photograph.png"
+    make_picture(300, 200).save(path)
+    return path
+
+
+def uploaded(put, path: Path) -> dict:
+    """As if it had been uploaded, for a handler that is called directly."""
+    return file_data(put(path.read_bytes())["path"])
+
+
+def assert_same(pictures: list[np.ndarray], expected) -> None:
+    for picture, (other, _) in zip(pictures, expected, strict=True):
+        np.testing.assert_array_equal(picture, np.asarray(other))
 
 
 def assert_gallery_is_whole(browser: Browser, selector: str, count: int) -> None:
@@ -131,19 +73,13 @@ def assert_gallery_is_whole(browser: Browser, selector: str, count: int) -> None
         assert abs((right - left) - (bottom - top)) < 2
         assert browser.box(caption)[1] >= bottom - 1
         assert not browser.is_cut_off(picture) and not browser.is_cut_off(caption)
-    assert not browser.run("const e = document.documentElement; return e.scrollWidth > e.clientWidth")
 
 
-def is_in_window(browser: Browser, element) -> bool:
-    _, top, _, bottom = browser.box(element)
-    return top >= 0 and bottom <= browser.run("return innerHeight")
-
-
-def test_generate(browser, handlers, space):
+def test_generate(browser, handlers, controls):
     from selenium.webdriver.common.keys import Keys
 
     # The class by a part of its name.
-    field = browser.wait(lambda: browser.all("#class input"))[0]
+    field = browser.one("#class input")
     field.click()
     field.send_keys(Keys.CONTROL, "a")
     field.send_keys("golden")
@@ -154,122 +90,289 @@ def test_generate(browser, handlers, space):
     # While the seed is random it can't be typed in, but is shown.
     seed, random = browser.all("#seed input")[0], browser.all("#random input")[0]
     assert random.is_selected() and not seed.is_enabled()
-    browser.screenshot("start")
     browser.click("#generate")
-    images = browser.pictures("#images", 4)
+    images = browser.wait(lambda: is_finished(browser, "#images") and browser.pictures("#images", 4))
     first = int(seed.get_attribute("value"))
     assert not seed.is_enabled()
-    expected = [(first + i) % (space.MAX_SEED + 1) for i in range(4)]
+    expected = [(first + i) % (controls.MAX_SEED + 1) for i in range(4)]
     assert browser.captions("#images") == [f"seed {number}" for number in expected]
-    again = handlers.generate(2, 4, 2.0, 1.0, 0, 1.0, first, False)[0]
-    for image, (other, _) in zip(images, again, strict=True):
-        np.testing.assert_array_equal(image, np.asarray(other))
-    browser.wait(lambda: is_in_window(browser, browser.all("#images .caption-label")[0]))
+    assert_same(images, handlers.generate(num_images=4, seed=first)[0])
+    browser.wait(lambda: browser.is_in_window(browser.all("#images .caption-label")[0]))
     assert_gallery_is_whole(browser, "#images", 4)
     browser.screenshot("generated")
 
-    # The longest seed, and one that an image showed.
+    # The longest seed.
     random.click()
     browser.wait(seed.is_enabled)
-    for number, others in ((space.MAX_SEED, range(3)), (0, range(1, 4))):
-        seed.send_keys(Keys.CONTROL, "a")
-        seed.send_keys(str(number))
-        browser.click("#generate")
-        browser.wait(lambda n=number, o=others: browser.captions("#images") == [f"seed {i}" for i in (n, *o)])
-        assert_gallery_is_whole(browser, "#images", 4)
-        browser.screenshot(f"seed-{number}")
-    random.click()
-    browser.wait(lambda: not seed.is_enabled())
+    seed.send_keys(Keys.CONTROL, "a")
+    seed.send_keys(str(controls.MAX_SEED))
+    browser.click("#generate")
+    browser.wait(lambda: browser.captions("#images") == [f"seed {i}" for i in (controls.MAX_SEED, *range(3))])
+    assert_gallery_is_whole(browser, "#images", 4)
+
+    # A scale for each codebook, which can be moved once they are used.
+    browser.click("#guidance button")
+    slider = browser.wait(lambda: browser.all("#guidance input[type=range]"))[0]
+    assert not slider.is_enabled()
+    browser.click("#guided input")
+    browser.wait(slider.is_enabled)
 
     loaded = browser.run("return performance.getEntriesByType('resource').map(entry => entry.name)")
     assert [name for name in loaded if not name.startswith((browser.address, "data:", "blob:"))] == []
 
 
-def test_tokenize(browser, handlers, temporary_files, tmp_path):
+def is_finished(browser: Browser, selector: str) -> bool:
+    captions = browser.captions(selector)
+    return bool(captions) and not any("%" in caption for caption in captions)
+
+
+def test_rows_are_seen_to_arrive(browser, pipeline):
+    with slowed(pipeline, 0.3) as steps:
+        browser.click("#generate")
+        browser.wait(lambda: any("%" in caption for caption in browser.captions("#images")))
+        assert len(steps) < 14  # of 16 positions
+        partial = browser.pictures("#images", 4)
+        assert all(picture.shape[2] == 4 and (picture[..., 3] == 0).any() for picture in partial)
+        shares = set()
+        while not is_finished(browser, "#images"):
+            shares |= {caption.partition("· ")[2] for caption in browser.captions("#images") if "%" in caption}
+            time.sleep(0.1)
+        assert len(shares) >= 3, shares
+    assert all(picture.shape[2] == 3 for picture in browser.pictures("#images", 4))
+
+
+def test_stop_frees_the_place(desk, pipeline):
+    with slowed(pipeline, 0.3) as steps:
+        desk.click("#generate")
+        wait_for(lambda: len(steps) > 2)
+        time.sleep(1)  # of scrolling
+        assert desk.is_in_window(desk.one("#stop"))
+        desk.click("#stop")
+        time.sleep(1)
+        number = len(steps)
+        time.sleep(1)
+        assert len(steps) == number < 16
+    assert not any(element.is_displayed() for element in desk.all("#images .progress-text, #images .error"))
+    desk.click("#generate")
+    desk.wait(lambda: is_finished(desk, "#images"))
+
+
+def test_tokenize(browser, handlers, put, photograph, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
     browser.tab("Tokenize")
-    path = temporary_files / uuid.uuid4().hex / "photograph.png"
-    path.parent.mkdir()
-    make_picture(300, 200).save(path)
-    browser.all("#picture input[type=file]")[0].send_keys(str(path))
-    browser.wait(lambda: browser.all("#picture img"))
+    browser.upload("#picture", photograph)
     browser.click("#tokenize")
-    expected, rows = handlers.tokenize(file_data(str(path)))
-    for picture, (other, _) in zip(browser.pictures("#decoded", 4), expected, strict=True):
-        np.testing.assert_array_equal(picture, np.asarray(other))
-    assert browser.captions("#decoded") == ["original", "all codebooks", "visual", "semantic"]
-    assert_gallery_is_whole(browser, "#decoded", 4)
-    browser.wait(lambda: is_in_window(browser, browser.all("#decoded .caption-label")[0]))
-    browser.screenshot("tokenized")
+    compared, expected, tokens, rows, file = handlers.tokenize(uploaded(put, photograph))
+    assert_same(browser.pictures("#decoded", 3), expected)
+    assert browser.captions("#decoded") == ["all codebooks", "visual", "semantic"]
+    assert_gallery_is_whole(browser, "#decoded", 3)
+    assert_same(browser.pictures("#compared", 2), [(image, "") for image in compared])
 
     shown = [text for row in rows for text in row if text]
     browser.wait(lambda: browser.all("#table")[0].text.split("\n")[-len(shown) :] == shown)
-    browser.run("scrollTo(0, document.body.scrollHeight)")
-    browser.screenshot("table")
-    cells = browser.run(
-        "return [...document.querySelectorAll('#table *')].filter(e => !e.children.length && e.textContent.trim())"
+
+    # The codes of a cell, by the pointer and by the keys.
+    frame, codes = browser.one("#tokens .frame"), browser.one("#tokens .codes")
+    browser.hover(frame, 0.9, 0.4)
+    visual, semantic = (grid[1][3] for grid in tokens["codes"])
+    assert codes.text.startswith("Row 2, column 4")
+    assert f"visual {visual}" in codes.text and f"semantic {semantic}" in codes.text
+    frame.send_keys(Keys.ARROW_DOWN, Keys.ARROW_LEFT)
+    assert codes.text.startswith("Row 3, column 3") and f"visual {tokens['codes'][0][2][2]}" in codes.text
+    assert not browser.is_cut_off(codes)
+    browser.screenshot("tokenized")
+
+    # The codes as a file, and the file's picture.
+    browser.click("#from-codes button")
+    path = tmp_path / "codes.npy"
+    path.write_bytes(Path(file).read_bytes())
+    browser.all("#from-codes input[type=file]")[0].send_keys(str(path))
+    browser.wait(lambda: "unknown" in browser.all("#table")[0].text)
+    assert_same(browser.pictures("#decoded", 3), expected)
+
+
+def test_codes_can_be_downloaded(desk, put, handlers, photograph):
+    desk.tab("Tokenize")
+    assert not desk.one("#download-codes").is_enabled()
+    desk.upload("#picture", photograph)
+    desk.click("#tokenize")
+    desk.pictures("#decoded", 3)
+    desk.wait(desk.one("#download-codes").is_enabled)
+    desk.click("#download-codes")
+    path = desk.downloads / "codes.npy"
+    wait_for(path.is_file)
+    expected = handlers.tokenize(uploaded(put, photograph))[2]["codes"]
+    assert np.load(path).tolist() == expected
+    path.unlink()
+
+
+def test_examples(desk, handlers, put, import_from_space):
+    desk.tab("Tokenize")
+    desk.click("#picture-example-landscape")
+    desk.wait(lambda: desk.all("#picture img"))
+    desk.click("#tokenize")
+    path = import_from_space("sources").EXAMPLES["Landscape"]
+    assert_same(desk.pictures("#decoded", 3), handlers.tokenize(uploaded(put, path))[1])
+
+
+def test_camera(desk):
+    desk.tab("Tokenize")
+    desk.click("#picture [aria-label='Capture from camera']")
+    desk.click("#picture [title='grant webcam access'] button")
+    desk.click("#picture [aria-label='capture photo']")
+    desk.wait(lambda: desk.all("#picture img"))
+    desk.click("#tokenize")
+    assert len(desk.pictures("#decoded", 3)) == 3
+
+
+def test_mix(browser, handlers, put, photograph, tmp_path):
+    other = tmp_path / "other.png"
+    make_picture(64, 64, seed=3).save(other)
+    browser.tab("Mix")
+    browser.upload("#picture-a", photograph)
+    browser.upload("#picture-b", other)
+    browser.choose("#taken", "visual")
+    browser.choose("#taken", "semantic")
+    browser.click("#mix")
+    expected = handlers.call(
+        "mix", picture_a=uploaded(put, photograph), picture_b=uploaded(put, other), taken=["visual"]
     )
-    cells = [cell for cell in cells if cell.is_displayed()]
-    assert [cell.text for cell in cells][-len(shown) :] == shown
-    assert [cell.text for cell in cells if browser.is_cut_off(cell)] == []
-    table = browser.box(browser.all("#table")[0])
-    assert all(browser.box(cell)[2] <= table[2] for cell in cells)
+    assert_same(browser.pictures("#mixed", 4), expected)
+    assert browser.captions("#mixed") == [caption for _, caption in expected]
+    assert_gallery_is_whole(browser, "#mixed", 4)
+    browser.screenshot("mixed")
 
 
-def test_example(browser, handlers, space, temporary_files):
-    browser.tab("Tokenize")
-    browser.click("#example")
-    browser.wait(lambda: browser.all("#picture img"))
-    browser.screenshot("example")
-    browser.click("#tokenize")
-    path = temporary_files / uuid.uuid4().hex / "a.png"
-    path.parent.mkdir()
-    shutil.copy(space.EXAMPLE, path)
-    expected, _ = handlers.tokenize(file_data(str(path)))
-    for picture, (other, _) in zip(browser.pictures("#decoded", 4), expected, strict=True):
-        np.testing.assert_array_equal(picture, np.asarray(other))
-    browser.screenshot("example-tokenized")
+def test_edit_by_painting(browser, handlers, put, photograph):
+    browser.tab("Edit")
+    browser.upload("#edited", photograph)
+    canvas = browser.one("#mask canvas.paint")
+    browser.wait(lambda: browser.all("#mask .painter.has-picture"))
+    # Three cells: right, then down.
+    browser.drag(canvas, (0.4, 0.4), (0.6, 0.4), (0.6, 0.6))
+    fix_seed(browser, "edit-", 7)
+    browser.click("#edit")
+    images = browser.wait(lambda: is_finished(browser, "#edits") and browser.pictures("#edits", 4))
+    mask = np.zeros((4, 4), np.uint8)
+    mask[1, 1] = mask[1, 2] = mask[2, 2] = 255
+    assert_same(images, edited(handlers, put, photograph, mask=put(Image.fromarray(mask))))
+    assert_gallery_is_whole(browser, "#edits", 4)
+    browser.screenshot("edited")
+
+
+def test_edit_with_the_keyboard(desk, handlers, put, photograph):
+    from selenium.webdriver.common.keys import Keys
+
+    desk.tab("Edit")
+    desk.upload("#edited", photograph)
+    desk.wait(lambda: desk.all("#mask .painter.has-picture"))
+    canvas = desk.one("#mask canvas.paint")
+    canvas.send_keys(Keys.ARROW_LEFT, Keys.SPACE)  # the cursor begins in the middle, at row 3 and column 3
+    assert desk.one("#mask .said").text == "row 3, column 2: paint anew"
+    canvas.send_keys(Keys.ARROW_UP, Keys.SPACE)
+    desk.click("#mask .undo")
+    fix_seed(desk, "edit-", 7)
+    desk.click("#edit")
+    images = desk.wait(lambda: is_finished(desk, "#edits") and desk.pictures("#edits", 4))
+    mask = np.zeros((4, 4), np.uint8)
+    mask[2, 1] = 255
+    assert_same(images, edited(handlers, put, photograph, mask=put(Image.fromarray(mask))))
+
+
+@pytest.mark.parametrize(
+    ("way", "control", "given"),
+    [
+        ("Keep the top", "#rows", {"rows": 2}),
+        ("Vary", "#strength", {"strength": 0.5}),
+        ("Resample codebooks", "#kept", {"kept": ["semantic"]}),
+    ],
+)
+def test_other_edits(desk, handlers, put, photograph, way, control, given):
+    desk.tab("Edit")
+    desk.upload("#edited", photograph)
+    assert desk.one("#mask").is_displayed() and not desk.one(control).is_displayed()
+    desk.choose("#way", way)
+    desk.wait(lambda: desk.one(control).is_displayed() and not desk.one("#mask").is_displayed())
+    fix_seed(desk, "edit-", 7)
+    desk.click("#edit")
+    images = desk.wait(lambda: is_finished(desk, "#edits") and desk.pictures("#edits", 4))
+    assert_same(images, edited(handlers, put, photograph, way=way, **given))
+
+
+def fix_seed(browser: Browser, prefix: str, seed: int) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.click(f"#{prefix}random input")
+    field = browser.one(f"#{prefix}seed input")
+    browser.wait(field.is_enabled)
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(str(seed))
+
+
+def edited(handlers, put, photograph, **changes) -> list:
+    given = {"way": "Paint", "mask": None, "rows": 2, "strength": 0.5, "kept": ["semantic"]}
+    sampling = {
+        "class_label": 0, "num_images": 4, "guidance_scale": 2.0, "seed": 7, "random_seed": False, "temperature": 1.0,
+        "top_k": 0, "top_p": 1.0, "guide_codebooks": False,
+    }  # fmt: skip
+    return handlers.call("edit", picture=uploaded(put, photograph), **{**given, **sampling, **changes})[0]
+
+
+def test_a_generated_picture_is_taken_on(desk):
+    desk.tab("Edit")
+    assert not desk.one(".from-images").is_displayed()
+    desk.tab("Generate")
+    desk.click("#generate")
+    desk.wait(lambda: is_finished(desk, "#images") and desk.pictures("#images", 4))
+    desk.tab("Edit")
+    desk.click("#edited-from-images")
+    taken = desk.pictures("#edited", 1)
+    np.testing.assert_array_equal(taken[0], desk.pictures("#images", 4)[0])
 
 
 def test_an_error_says_what_is_wrong_and_goes_away(browser):
     browser.tab("Tokenize")
     browser.click("#tokenize")
-    browser.wait(lambda: any("Upload a picture first" in toast.text for toast in browser.all(".toast-body")))
-    browser.screenshot("error")
+    browser.wait(lambda: any("The picture is missing" in toast.text for toast in browser.all(".toast-body")))
+    browser.screenshot("error", whole=False)
     browser.click(".toast-close")
     browser.wait(lambda: not browser.all(".toast-body"))
     assert not any(element.is_displayed() for element in browser.all(".error"))
     assert "Error" not in browser.all("body")[0].text
-    browser.screenshot("after-the-error")
 
 
-def test_stop(browser, pipeline):
-    with slowed(pipeline, 0.3) as steps:
-        browser.click("#generate")
-        wait_for(lambda: len(steps) > 2)
-        time.sleep(1)  # of scrolling
-        progress = browser.run(
-            "return [...document.querySelectorAll('#images *')]"
-            ".find(e => !e.children.length && e.textContent.includes('Generating'))"
-        )
-        assert is_in_window(browser, progress) and is_in_window(browser, browser.all("#stop")[0])
-        browser.screenshot("generating")
-        browser.click("#stop")
-        time.sleep(1)
-        number = len(steps)
-        browser.screenshot("stopped")
-        time.sleep(1)
-        assert len(steps) == number < 16
-    assert not any(element.is_displayed() for element in browser.all("#images .progress-text, #images .error"))
-    browser.click("#generate")
-    browser.pictures("#images", 4)
+@pytest.mark.parametrize("tab", TABS)
+def test_every_tab_fits(browser, tab):
+    """All tabs can be seen; no text is cut off; nothing is wider than the window; every control has a name."""
+    assert [one.text for one in browser.all("button[role=tab]") if one.is_displayed()] == TABS
+    browser.tab(tab)
+    browser.screenshot(f"tab-{tab.lower()}")
+    assert not browser.run("const e = document.documentElement; return e.scrollWidth > e.clientWidth")
+    texts = browser.all("h1, h2, h3, label > span, .caption-label, .widget-label, .widget-info, .lg, .sm, .note p")
+    cut = [text.text for text in texts if text.is_displayed() and text.text and browser.is_cut_off(text)]
+    assert cut == []
+    kinds = ("button", "input:not([type=file])", "textarea", "canvas[tabindex]", "[role=application]")
+    controls = browser.all(", ".join(f"{kind}:not([aria-hidden=true] *)" for kind in kinds))
+    nameless = [
+        control.get_attribute("outerHTML")[:200]
+        for control in controls
+        if control.is_displayed() and not control.accessible_name.strip()
+    ]
+    assert nameless == []
 
 
-def test_thumbs_of_sliders_stand_out(browser):
+def test_about(desk):
+    desk.tab("About")
+    assert "FQGAN" in desk.one("#card").text
+
+
+def test_thumbs_of_sliders_stand_out(desk):
     """The thumb has an outline in the colour of the track's filled part, and so is no white disc on white."""
-    slider = browser.all("input[type=range]")[0]
-    browser.run("arguments[0].scrollIntoView()", slider)
-    left, top, right, bottom = (round(number) for number in browser.box(slider))
-    screenshot = Image.open(io.BytesIO(browser.window.get_screenshot_as_png())).convert("RGB")
+    slider = desk.all("input[type=range]")[0]
+    desk.run("arguments[0].scrollIntoView()", slider)
+    left, top, right, bottom = (round(number) for number in desk.box(slider))
+    screenshot = Image.open(io.BytesIO(desk.window.get_screenshot_as_png())).convert("RGB")
     pixels = np.asarray(screenshot.crop((left, top - 8, right, bottom + 8))).astype(int)
     track = pixels[len(pixels) // 2, 6]
     heights = (np.abs(pixels - track).sum(-1) < 60).sum(0)  # of what has its colour, in each column
