@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 
 
+HANDLER = "handler.py"  # which Inference Endpoints call
+
+
 def export(
     obj: Any,
     directory: str | Path,
@@ -42,6 +45,8 @@ def export(
 ) -> Path:
     """
     Write the folder that would be pushed: weights, configuration, the code files of the classes, and a model card.
+
+    A pipeline's folder also has `handler.py`, by which Inference Endpoints serve it.
 
     The models then load where this package is not installed:
 
@@ -126,6 +131,8 @@ def _complete_folder(folder: Path, obj: Any, kind: ModelKind, image_processor: "
             _write_auto_map(folder / name / part_kind.config_file, part_kind)
     for source in _code_files({part_kind for _, part_kind in parts}):
         shutil.copyfile(source, folder / source.name)
+    if kind.role == "pipeline":
+        shutil.copyfile(Path(__file__).with_name(HANDLER), folder / HANDLER)
     for path in (folder / "model_index.json", *(folder / name / part_kind.config_file for name, part_kind in parts)):
         _drop_local_path(path)
 

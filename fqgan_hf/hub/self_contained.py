@@ -16,6 +16,7 @@ from fqgan_hf.hub.kinds import ModelKind, kind_named
 
 
 INDEX = "model_index.json"
+REQUIREMENTS = "requirements.txt"
 _DIGEST = "[0-9a-f]" * 8
 # Files of an earlier export, wherever they are in a folder or a repository.
 PATTERNS = (f"pipeline_*_{_DIGEST}.py", f"*/*_{_DIGEST}.py")
@@ -38,7 +39,7 @@ def check_self_contained(kind: ModelKind, self_contained: bool) -> None:
 
 def make_self_contained(folder: Path, kind: ModelKind) -> None:
     """
-    Give a pipeline's folder its own source, and its `model_index.json` the names of the files.
+    Give a pipeline's folder its own source, its `model_index.json` the names of the files, and a `requirements.txt`.
 
     Args:
         folder (`Path`): As `save_pretrained` leaves it.
@@ -53,6 +54,18 @@ def make_self_contained(folder: Path, kind: ModelKind) -> None:
             file = _write(folder / name, part, bundle(part.module, class_name))
             content[name] = [file, class_name]
     (folder / INDEX).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / REQUIREMENTS).write_text(_requirements(), encoding="utf-8")
+
+
+def _requirements() -> str:
+    """What the source files need, as the Space's list has it: Inference Endpoints install it."""
+    import fqgan_hf
+
+    found = [path for base in fqgan_hf.__path__ if (path := Path(base) / "spaces_demo" / REQUIREMENTS).is_file()]
+    if not found:
+        raise FileNotFoundError("the folder spaces_demo of this package is not there: is it installed as a whole?")
+    lines = found[0].read_text(encoding="utf-8").splitlines()
+    return "".join(f"{line}\n" for line in lines if line.strip() and not line.startswith("#"))
 
 
 def _write(folder: Path, kind: ModelKind, source: str) -> str:
