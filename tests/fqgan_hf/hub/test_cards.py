@@ -117,6 +117,13 @@ class TestCard:
             assert part in text
         assert "classes" not in text
 
+    def test_no_example_that_diffusers_would_not_run(self):
+        """It cannot import code files from a repository whose name has a dot."""
+        for obj in (self.objects()["fqgan.md"], tiny.map_tokenizer()):
+            with_dot, without = (render_card(obj, name) for name in ("org/name-v1.0", "org/name"))
+            assert "trust_remote_code" in without and "trust_remote_code" not in with_dot
+            assert "\n\n\n" not in with_dot + without
+
     def test_says_so_when_nothing_is_known(self):
         text = render_card(self.objects()["far.md"], "org/name")
         assert "Nothing was recorded about the training" in text
