@@ -87,10 +87,30 @@ class Guard:
                 has_begun = True
                 await send(message)
 
-        with contextlib.suppress(BodyTooLongError):
+        try:
             await self.app(scope, receive_some, send_unless_too_long)
+        except Exception as error:
+            if received <= limit:
+                accepted = accepted_body(scope["method"], path, error)
+                if has_begun or accepted is None:
+                    raise
+                return await refuse(send, 422, f"the body must be {accepted}")
         if received > limit and not has_begun:
             await refuse(send, 413, reason)
+
+
+def accepted_body(method: str, path: str, error: Exception) -> str | None:
+    """
+    What a body has to be, if an error comes from one that nobody checked; None for errors of the server.
+
+    FastAPI repeats a call that is none, and fails at what JSON cannot say, such as NaN. Gradio fails at names of no
+    endpoint or argument. Such requests do no more than enter the queue, so that nothing else can fail there.
+    """
+    if method == "POST" and re.match(r"/gradio_api/(call/|queue/join)", path):
+        return "a call of one of the endpoints in /gradio_api/info"
+    if method == "POST" and path.startswith("/gradio_api/upload") and isinstance(error, ValueError):
+        return "multipart/form-data with files"
+    return None
 
 
 async def refuse(send, status: int, reason: str) -> None:

@@ -1,6 +1,7 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """The Space's page: its heading and one tab for each thing that its model can do, which are in the files tab_*.py."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,5 +73,7 @@ def build_app(pipeline: Any, folder: str | Path | None = None) -> Page:
                 add_edit_tab(page, model, pictures)
         with gr.Tab("About", elem_id="tab-about"), gr.Row():
             add_about_tab(model, Path(folder) if folder is not None else None)
+    # After each call Gradio would go over the last hours' with pandas, for a page that is switched off here.
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     # The queue can't be bypassed.
     return page.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=1)

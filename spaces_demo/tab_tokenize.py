@@ -143,9 +143,7 @@ def add_tokenize_tab(page: Page, model: Model, pictures: list[str]) -> None:
             headers=TABLE, label="Measures", show_label=False, interactive=False, column_count=3,
             column_widths=["35%", "25%", "40%"], wrap=True, buttons=[], elem_id="table",
         )  # fmt: skip
-        file = gr.DownloadButton(
-            "Download the codes (.npy)", size="sm", interactive=False, elem_id="download-codes"
-        )
+        file = gr.DownloadButton("Download the codes (.npy)", size="sm", interactive=False, elem_id="download-codes")
     tab, outputs = TokenizeTab(model), [compared, decoded, tokens, table, file]
     shapes = f"({len(model.names)}, h, w), each side at most {max(model.grid)}"
     for event, work, name, argument, text in (
