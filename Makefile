@@ -8,7 +8,7 @@ DOCS_OUT ?= outputs/docs
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow quality style space docs bench wheel release clean
+.PHONY: help demo test test-slow quality style space browser docs bench wheel release clean
 .NOTPARALLEL:
 
 help:  ## this list
@@ -34,6 +34,17 @@ style: $(VENV)/.dev  ## format, and fix what can be fixed
 
 space: $(VENV)/.space  ## the Gradio Space on this machine
 	$(BIN)/python spaces_demo/app.py $(ARGS)
+
+browser:  ## chromium and its driver from the system's packages, for the tests of the Space in a browser
+	@if command -v chromedriver >/dev/null && command -v chromium >/dev/null; then \
+	  echo "There is a browser: $$(chromium --version 2>/dev/null)"; \
+	elif ! command -v apt-get >/dev/null; then \
+	  echo "There is no apt-get here: install chromium and chromedriver yourself, so that both are on the PATH" >&2; exit 1; \
+	elif [ "$$(id -u)" = 0 ]; then \
+	  apt-get update && apt-get install --yes chromium chromium-driver; \
+	else \
+	  sudo apt-get update && sudo apt-get install --yes chromium chromium-driver; \
+	fi
 
 docs: $(VENV)/.docs  ## the documentation as a site, to outputs/docs (DOCS_OUT=DIR: elsewhere)
 	$(BIN)/python -m sphinx -W --keep-going docs $(DOCS_OUT)

@@ -337,7 +337,8 @@ class Page(gr.Blocks):
         middleware = [(Guard, (), {})]
         limits = {
             "max_file_size": MAX_FILE_BYTES,
-            "state_session_capacity": 1000,  # each takes 0.1 MB, and anybody may begin as many as they like
+            # Each takes 0.2 MB, and anybody may begin as many as they like; nothing is kept in them here.
+            "state_session_capacity": 64,
             "enable_monitoring": False,
             "run_history": False,
         }
