@@ -1,7 +1,7 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """In a checkout, four folders beside `fqgan_hf/` are parts of the package, and nothing else in the root is.
 
-`modeling/`, `training/`, `model_cards/` and `spaces_demo/` install inside `fqgan_hf/` (`package_dir` in setup.py). With
+`modeling/`, `training/`, `model_cards/` and `spaces_demo/` install inside `fqgan_hf/`: `package_dir` in setup.py. With
 the root itself in `__path__`, `import fqgan_hf.setup`, `fqgan_hf.tests` and even `fqgan_hf.fqgan_hf` would work, the
 last as a second copy of every class.
 """

@@ -353,7 +353,7 @@ def test_only_the_package_resolves_below_its_name(name):
         importlib.import_module(f"fqgan_hf.{name}")
 
 
-@pytest.mark.parametrize("name", ["modeling", "training", "model_cards"])
+@pytest.mark.parametrize("name", ["modeling", "training", "model_cards", "spaces_demo"])
 def test_the_folders_beside_it_resolve(name):
     found = importlib.util.find_spec(f"fqgan_hf.{name}")
     assert [Path(place) for place in found.submodule_search_locations] == [ROOT / name]
