@@ -38,9 +38,10 @@ def describe(model: Model) -> str:
     )
     if not model.conditions:
         return f"{text}."
-    name = "Discrete diffusion" if model.is_diffusion else "FAR"
-    given = {"class": f"any of {model.generator.num_classes:,} classes", "text": "a prompt", "map": "a drawn map"}
-    return f"{text}; {name} generates these codes for {' and '.join(given[one] for one in model.conditions)}."
+    name = "discrete diffusion" if model.is_diffusion else "FAR"
+    words = {"class": f"any of {model.generator.num_classes:,} classes", "text": "a prompt", "map": "a drawn map"}
+    *most, last = (words[one] for one in model.conditions)
+    return f"{text}; {name} generates these codes for {', '.join(most)}{' and ' if most else ''}{last}."
 
 
 def build_app(pipeline: Any, folder: str | Path | None = None) -> Page:

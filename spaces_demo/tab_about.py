@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from jinja2 import TemplateNotFound
 from model import Model
 
 from fqgan_hf.evaluation_results import described_protocol, load_result, titled_figures
@@ -17,7 +18,7 @@ from fqgan_hf.hub.facts import folder_facts, format_value
 
 PARTS = {"vqmodel": "Tokenizer", "transformer": "Generator", "scheduler": "Scheduler", "map_vqmodel": "Map tokenizer"}
 SETTINGS = ("guidance_scale", "temperature", "top_p", "inception_score_std")  # of a report, but nothing measured
-HIDDEN = ("fingerprint", "tokenizer_fingerprint", "map_tokenizer_fingerprint", "feature_dims")
+HIDDEN = ("kind", "fingerprint", "tokenizer_fingerprint", "map_tokenizer_fingerprint", "feature_dims")
 
 
 def about_facts(folder: Path | None) -> list[list[str]]:
@@ -84,11 +85,14 @@ def figure(value: float | list[float]) -> str:
 
 def card_text(model: Model, folder: Path | None) -> str:
     """The card beside the model, or else what it would be, without front matter and heading."""
-    name = folder.name if folder is not None else "this model"
+    name = folder.name if folder is not None else "The model"
     try:
         text = (folder / "README.md").read_text(encoding="utf-8")
     except (OSError, TypeError, UnicodeDecodeError):
-        text = render_card(model.pipeline, name)
+        try:
+            text = render_card(model.pipeline, name)
+        except TemplateNotFound:  # a Space on the Hub has no templates: what it shows has a card of its own
+            text = f"# {name}\n\nThis model has no card."
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     # Pictures are beside the card, where the page has none of it.
     return re.sub(r"!\[[^\]]*\]\((?!https:)[^)]*\)", "", text)

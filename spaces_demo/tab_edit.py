@@ -13,7 +13,7 @@ from model import Model
 from PIL import Image
 from sources import add_examples, picture_input
 from storage import Storage
-from tab_generate import BEHIND_THE_SCENES, CAPTIONED, add_call, image_gallery, shown
+from tab_generate import BEHIND_THE_SCENES, CAPTIONED, add_call, add_sampling, image_gallery, shown
 from widgets import mask_painter
 
 
@@ -147,12 +147,8 @@ def add_edit_tab(page: Page, model: Model, pictures: list[str]) -> None:
         changes = Changes(page, model)
     with gr.Column(scale=2, min_width=280):
         conditions = Conditions(model, "edit-")
-        sampling = Sampling(model, "edit-")
-        with gr.Row():
-            button = gr.Button("Edit", variant="primary", scale=3, min_width=120, elem_id="edit")
-            stop = gr.Button("Stop", min_width=80, elem_id="edit-stop")
-        sampling.add_details("edit-")
+        sampling, button, stop = add_sampling(model, "Edit", "edit-")
     with gr.Column(scale=3, min_width=280):
-        images = image_gallery("edits", pictures)
+        images = image_gallery("edits", pictures, columns=2)
     tab = EditTab(model, changes, conditions, sampling, page.storage)
     add_call(page, tab.edit, "edit", button, stop, [changes, conditions, sampling], images)

@@ -89,23 +89,38 @@ def add_generate_tab(page: Page, model: Model, pictures: list[str]) -> None:
         model ([`Model`]): With a generator.
         pictures (`list[str]`): CSS classes of galleries.
     """
-    with gr.Column(scale=2, min_width=320):
+    has_map = "map" in model.conditions  # which takes a column of its own
+    with gr.Column(scale=2, min_width=280 if has_map else 320) as column:
         conditions = Conditions(model, "")
-        sampling = Sampling(model, "")
-        with gr.Row():
-            button = gr.Button("Generate", variant="primary", scale=3, min_width=120, elem_id="generate")
-            stop = gr.Button("Stop", min_width=80, elem_id="stop")
-        sampling.add_details("")
-    with gr.Column(scale=5, min_width=320):
-        images = image_gallery("images", pictures)
+    with gr.Column(scale=2, min_width=280) if has_map else column:
+        sampling, button, stop = add_sampling(model, "Generate", "")
+    with gr.Column(scale=3 if has_map else 5, min_width=280):
+        images = image_gallery("images", pictures, columns=2 if has_map else 4)
     tab = GenerateTab(model, conditions, sampling, page.storage)
     add_call(page, tab.generate, "generate", button, stop, [conditions, sampling], images)
 
 
-def image_gallery(elem_id: str, pictures: list[str]) -> gr.Gallery:
+def add_sampling(model: Model, label: str, prefix: str) -> tuple[Sampling, gr.Button, gr.Button]:
+    """
+    How images are sampled, with the buttons that begin and end it.
+
+    Args:
+        model ([`Model`]): With a generator.
+        label (`str`): Of the first button; in lower case its id.
+        prefix (`str`): Of the other components' ids.
+    """
+    sampling = Sampling(model, prefix)
+    with gr.Row():
+        button = gr.Button(label, variant="primary", scale=3, min_width=120, elem_id=label.lower())
+        stop = gr.Button("Stop", min_width=80, elem_id=f"{prefix}stop")
+    sampling.add_details(prefix)
+    return sampling, button, stop
+
+
+def image_gallery(elem_id: str, pictures: list[str], columns: int) -> gr.Gallery:
     """Where images appear."""
     return gr.Gallery(
-        label="Images", show_label=False, format="png", columns=4, height="auto", object_fit="contain",
+        label="Images", show_label=False, format="png", columns=columns, height="auto", object_fit="contain",
         interactive=False, elem_id=elem_id, elem_classes=pictures,
     )  # fmt: skip
 

@@ -129,7 +129,7 @@ def add_tokenize_tab(page: Page, model: Model, pictures: list[str]) -> None:
                 "Decode a file of codes", file_types=[".npy"], type="filepath", size="sm", elem_id="upload-codes"
             )
     with gr.Column(scale=5, min_width=320):
-        with gr.Row():
+        with gr.Row(equal_height=True):
             compared = gr.ImageSlider(
                 label="Original and reconstruction", format="png", interactive=False, buttons=["fullscreen"],
                 max_height=420, min_width=280, elem_id="compared", elem_classes=pictures[1:],

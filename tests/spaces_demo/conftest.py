@@ -99,8 +99,8 @@ def launched(space, pipeline):
     """Serves the page in this process while a block lasts."""
 
     @contextlib.contextmanager
-    def launch(seconds: float = 60):
-        app = space.build_app(pipeline)
+    def launch(seconds: float = 60, model=None):
+        app = space.build_app(model or pipeline)
         _, address, _ = app.launch(
             server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **space.LAUNCH_OPTIONS
         )

@@ -22,6 +22,7 @@ from PIL import Image
 from serving import GOOD, Handlers, Server, file_data, free_port, make_picture, make_pipeline, started, wait_for
 
 from fqgan_hf import FQGANPipeline
+from fqgan_hf.hub.space import write_space
 
 
 gr = pytest.importorskip("gradio", reason="the Space needs gradio: pip install -e '.[space]'")
@@ -227,7 +228,7 @@ class TestPage:
     def test_heading_tells_the_model(self, space, import_from_space, pipeline):
         text = space.describe(import_from_space("model").Model(pipeline))
         assert "16×16 image as 4×4 positions with 2 codes, one from each codebook of 32" in text
-        assert "10 classes" in text
+        assert text.endswith("; FAR generates these codes for any of 10 classes.")
 
     def test_queue(self, server):
         config = json.loads(server.request("GET", "/config")[1])
@@ -459,11 +460,10 @@ def GPU(task=None, *, duration=60):
 
 class TestOnTheHub:
     def test_as_uploaded_on_zerogpu(self, repository, pipeline_dir, tmp_path):
-        """The layout of README.md's recipe, started as the Hub does, with a stand-in for the package `spaces`."""
+        """What `fqgan push-space` sends, started as the Hub does, with a stand-in for the package `spaces`."""
         folder = tmp_path / "space"
-        shutil.copytree(repository / "spaces_demo", folder)
-        for name in ("fqgan_hf", "modeling", "model_cards"):
-            shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        folder.mkdir()
+        write_space(folder, "org/digits")
         (folder / "spaces.py").write_text(SPACES)
         port, log = free_port(), tmp_path / "spaces.jsonl"
         environment = {"FQGAN_PIPELINE": str(pipeline_dir), "GRADIO_SERVER_PORT": str(port), "SPACES_LOG": str(log)}

@@ -11,9 +11,10 @@ from pathlib import Path
 import browsing
 import numpy as np
 import pytest
+import tiny
 from browsing import Browser
 from PIL import Image
-from serving import file_data, make_picture, slowed, wait_for
+from serving import Handlers, file_data, make_picture, slowed, wait_for
 
 
 pytest.importorskip("gradio", reason="the Space needs gradio: pip install -e '.[space]'")
@@ -124,6 +125,24 @@ def test_generate(browser, handlers, controls):
 def is_finished(browser: Browser, selector: str) -> bool:
     captions = browser.captions(selector)
     return bool(captions) and not any("%" in caption for caption in captions)
+
+
+def test_generate_from_a_drawn_map(window, launched, put, space):
+    pipe = tiny.conditional_pipeline("map", kind="diffusion")
+    with launched(model=pipe) as server:
+        browser = Browser(window, server.address, "phone-light")
+        browser.choose("#map", "label 3")
+        brush = browser.one("#map .brush")
+        browser.run("arguments[0].value = 1", brush)
+        browser.drag(browser.one("#map canvas.paint"), (0.03, 0.53), (0.97, 0.53))  # all of row 9
+        fix_seed(browser, "", 7)
+        browser.click("#generate")
+        images = browser.wait(lambda: is_finished(browser, "#images") and browser.pictures("#images", 4))
+        labels = np.zeros((16, 16), np.uint8)
+        labels[8] = 3
+        given = {"map_picture": put(Image.fromarray(labels)), "num_images": 4, "num_steps": 10}
+        assert_same(images, Handlers(space.build_app(pipe)).generate(**given)[0])
+        assert browser.problems() == []
 
 
 def test_rows_are_seen_to_arrive(browser, pipeline):
