@@ -35,12 +35,12 @@ def malformed_payloads(
         seed (`int`): The same ones each time.
     """
     draw = random.Random(seed)
+    names = sorted(name for name, given in parameters.items() if given)  # nothing can be wrong without arguments
     for _ in range(number):
-        name = draw.choice(sorted(parameters))
+        name = draw.choice(names)
         data = list(parameters[name].values())
         for _ in range(draw.randrange(1, 4)):
-            if data:
-                data[draw.randrange(len(data))] = draw.choice(ODD)
+            data[draw.randrange(len(data))] = draw.choice(ODD)
         kind = draw.randrange(8)
         if kind == 0:
             data = data[: draw.randrange(len(data) + 1)]

@@ -9,10 +9,13 @@ these and their libraries, seconds of work, only once its arguments are found to
 """
 
 import argparse
+import contextlib
+import gc
 import os
 import re
 import socket
 import sys
+from collections.abc import Iterator
 
 from fqgan_hf.failures import OneLineParser, run_command
 from fqgan_hf.hub.facts import folder_kind
@@ -62,17 +65,30 @@ def check_address(host: str | None, port: int | None) -> None:
         raise OSError(f"cannot listen on {where or '127.0.0.1'}: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Nothing of what is imported is garbage, and looking for some takes a quarter of the start."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def serve(options: argparse.Namespace) -> None:
     """Load the model and show the page until Ctrl-C."""
     check_address(options.host, options.port)
     folder = resolve_tokenizer(options.pipeline, "--pipeline")
-    from page import LAUNCH_OPTIONS, build_app
+    with no_collection():
+        from page import LAUNCH_OPTIONS, build_app
 
-    from fqgan_hf import optimize
+        from fqgan_hf import optimize
 
-    quiet_libraries(options.debug)
-    load = load_pipeline if folder_kind(folder).generates else load_tokenizer
-    app = build_app(optimize(load(folder, options.device), compile=False), folder)  # ZeroGPU knows no torch.compile
+        quiet_libraries(options.debug)
+        load = load_pipeline if folder_kind(folder).generates else load_tokenizer
+        pipeline = optimize(load(folder, options.device), compile=False)  # ZeroGPU knows no torch.compile
+        app = build_app(pipeline, folder)
     app.launch(server_name=options.host, server_port=options.port, **LAUNCH_OPTIONS)
 
 
