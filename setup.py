@@ -107,7 +107,7 @@ setup(
         "fqgan_hf.kernels": ["cpu_kernels.cpp"],
         "fqgan_hf.training": ["configs/*.yaml", "configs/*.json"],
         "fqgan_hf.model_cards": ["*.md"],
-        "fqgan_hf.spaces_demo": ["*"],
+        "fqgan_hf.spaces_demo": ["*", "pipeline/*", "pipeline/*/*"],
     },
     include_package_data=False,
     install_requires=CORE,

@@ -1,9 +1,11 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """The Gradio Space: images from a generator, the codes of pictures of one's own, and what can be done with them.
 
+    python spaces_demo/app.py
     python spaces_demo/app.py --pipeline outputs/demo/pipeline
 
-On the Hub the model comes from the Space's variable FQGAN_PIPELINE: see README.md in this folder. The page is in
+On the Hub the model comes from the Space's variable FQGAN_PIPELINE; without one it is the small one in the folder
+pipeline/. See README.md in this folder. The page is in
 page.py, its tabs in tab_*.py, what protects its visitors from each other in guard.py; here is the command, which loads
 these and their libraries, seconds of work, only once its arguments are found to be good.
 """
@@ -16,10 +18,14 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from fqgan_hf.failures import OneLineParser, run_command
 from fqgan_hf.hub.facts import folder_kind
 from fqgan_hf.pipelines.inference import load_pipeline, load_tokenizer, quiet_libraries, resolve_tokenizer
+
+
+EMBEDDED = str(Path(__file__).resolve().parent / "pipeline")
 
 
 def port(text: str) -> int:
@@ -40,9 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="app.py", description="The Gradio Space of fqgan-hf.")
     parser.add_argument(
         "--pipeline",
-        default=os.environ.get("FQGAN_PIPELINE"),
+        default=os.environ.get("FQGAN_PIPELINE") or EMBEDDED,
         help="a pipeline with a generator, or a tokenizer: a folder or a Hub id; default: the environment variable "
-        "FQGAN_PIPELINE",
+        "FQGAN_PIPELINE, and without it the pipeline that comes with the Space",
     )
     parser.add_argument("--host", help="address to listen on; default: this machine only, all on the Hub")
     parser.add_argument("--port", type=port, help="default: the first free one from 7860")
@@ -104,11 +110,6 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = build_parser()
     options = parser.parse_args(arguments)
-    if not options.pipeline:
-        parser.error(
-            "no model: pass --pipeline or set FQGAN_PIPELINE to a pipeline or a tokenizer, a folder or a Hub id "
-            "(`fqgan demo` trains one into outputs/demo/pipeline)"
-        )
     return run_command(parser.prog, lambda: serve(options), options.debug)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from fqgan_hf.commands.options import (
     Command,
     add_device_argument,
-    add_generator_argument,
     add_sampling_arguments,
     number,
     positive_int,
@@ -19,6 +18,7 @@ from fqgan_hf.commands.options import (
     seed_int,
 )
 from fqgan_hf.files import check_writable
+from fqgan_hf.hub.resolve import DEMO_PIPELINE, embedded_pipeline
 from fqgan_hf.pipelines.generation_files import GenerationRequest, read_request
 from fqgan_hf.pipelines.inference import generate_images, load_pipeline, quiet_libraries, resolve_pipeline
 
@@ -31,7 +31,11 @@ MAX_GENERATED = 10_000  # images of one command, which holds all of them at once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_generator_argument(parser)
+    parser.add_argument(
+        "--model",
+        help="pipeline of a generator: a folder or a Hub id; default: for prompts alone the small one of emoji that "
+        f"comes with this package, else {DEMO_PIPELINE}",
+    )
     conditions = parser.add_argument_group(
         "conditions", "those that the generator was trained for, a row of images each"
     )
@@ -93,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"--num_images_per_label must give at most {MAX_GENERATED:,} images, got {num_rows} x {num_each} "
             "(`fqgan sample` writes any number)"
         )
-    folder = resolve_pipeline(arguments.model, "--model")
+    folder = resolve_pipeline(arguments.model or _default_model(arguments), "--model")
     request = _read_request(folder, arguments)
     quiet_libraries(arguments.debug)
     from fqgan_hf import optimize
@@ -116,6 +120,12 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         _save_folder(rows, request.captions, arguments.out)
         print(f"wrote {len(images)} images to {arguments.out}{os.sep} (seed {seed})")
+
+
+def _default_model(arguments: argparse.Namespace) -> str | Path:
+    """What makes pictures of words, or of anything else, where no model is named."""
+    only_words = arguments.class_labels is arguments.map is None
+    return embedded_pipeline() if only_words else DEMO_PIPELINE
 
 
 def _read_request(folder: Path, arguments: argparse.Namespace) -> GenerationRequest:
@@ -168,9 +178,11 @@ COMMAND = Command(
     examples=(
         "  fqgan generate --model outputs/demo/pipeline --class_labels 3 seven --num_images_per_label 4 --seed 0\n"
         '  fqgan generate --model user/far-base --class_labels 3 "golden retriever" --guidance_scale 2 1.5\n'
-        '  fqgan generate --model user/emoji --prompt "a red apple" "a house" --steps 25 --guidance_scale 3\n'
-        '  fqgan generate --model user/emoji --prompt "a red apple" --image apple.png --mask mask.png\n'
-        '  fqgan generate --model user/emoji --prompt "a red apple" --image apple.png --keep semantic'
+        '  fqgan generate --prompt "smiling cat" --out cat.png\n'
+        '  fqgan generate --prompt "smiling cat" --image cat.png --strength 0.5 --out other_cat.png\n'
+        '  fqgan generate --model user/birds --prompt "a red bird" "a blue bird" --steps 25 --guidance_scale 3\n'
+        '  fqgan generate --model user/birds --prompt "a red bird" --image bird.png --mask mask.png\n'
+        '  fqgan generate --model user/birds --prompt "a red bird" --image bird.png --keep semantic'
     ),
     add_arguments=add_arguments,
     run=run,

@@ -155,7 +155,12 @@ def check_names(repo_id: str, revision: str | None = None) -> None:
         raise ValueError(f"revision must be the name of a branch, got {revision!r}")
 
 
-def check_access(repo_id: str, token: str | bool | None = None, create_pr: bool = False) -> None:
+def check_access(
+    repo_id: str,
+    token: str | bool | None = None,
+    create_pr: bool = False,
+    names: tuple[str, str] = ("repo_id", "token"),
+) -> None:
     """
     Make sure, before the work for it is done, that the token's owner may write to a repository. Nothing is created.
 
@@ -165,6 +170,7 @@ def check_access(repo_id: str, token: str | bool | None = None, create_pr: bool 
         repo_id (`str`): "org/name" or "name".
         token (`str` or `bool`, *optional*): Default: the stored one.
         create_pr (`bool`): A pull request may be opened by anybody.
+        names (`tuple[str, str]`): What errors call the repository and the token.
 
     Raises:
         ValueError: There is no token, or it is not of the repository's owner, or can only read.
@@ -172,8 +178,11 @@ def check_access(repo_id: str, token: str | bool | None = None, create_pr: bool 
     """
     from huggingface_hub import HfApi, get_token
 
+    repo_option, token_option = names
     if not token and get_token() is None:
-        raise ValueError("token must be given: log in by `hf auth login`, set HF_TOKEN, or pass --token")
+        raise ValueError(
+            f"{token_option} must be given: log in by `hf auth login`, set HF_TOKEN, or pass --{token_option}"
+        )
     try:
         account: dict[str, Any] = HfApi(token=token).whoami()
     except Exception as error:  # those of huggingface_hub and of the library that it speaks HTTP with
@@ -181,10 +190,10 @@ def check_access(repo_id: str, token: str | bool | None = None, create_pr: bool 
     owners = [account["name"], *(organisation["name"] for organisation in account.get("orgs", ()))]
     owner = repo_id.rpartition("/")[0]
     if owner and owner not in owners and not create_pr:
-        raise ValueError(f"repo_id must be of {' or '.join(owners)}, as the token is, got {repo_id!r}")
+        raise ValueError(f"{repo_option} must be of {' or '.join(owners)}, as the token is, got {repo_id!r}")
     access = (account.get("auth") or {}).get("accessToken") or {}
     if access.get("role") == "read":
-        raise ValueError("token must have write access, got one that can only read")
+        raise ValueError(f"{token_option} must have write access, got one that can only read")
 
 
 def _files_there(api: "HfApi", repo_id: str, revision: str | None) -> list[str]:

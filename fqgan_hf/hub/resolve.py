@@ -1,5 +1,5 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
-"""From what a person names, a folder or a Hub id, to a local folder."""
+"""From what a person names, a folder or a Hub id, to a local folder; and the pipeline that comes with this package."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,9 @@ from fqgan_hf.failures import first_line
 
 # What commands use when no model is named: what `fqgan demo` leaves behind.
 DEMO_PIPELINE = "outputs/demo/pipeline"
+
+# In the folder of the Space: makes pictures from words, without a training and without the Hub.
+EMBEDDED_PIPELINE = "pipeline"
 
 # All that loading a model or telling what it is reads.
 MODEL_FILES = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors", "tokenizer/*"]
@@ -43,3 +46,31 @@ def resolve_folder(reference: str | Path) -> Path:
         return Path(snapshot_download(reference, allow_patterns=MODEL_FILES))
     except (OSError, ValueError) as error:  # few of its messages name the repository
         raise OSError(f"{reference} cannot be downloaded: {first_line(error)}") from error
+
+
+def space_folder() -> Path:
+    """
+    The folder `spaces_demo`, installed or in a checkout.
+
+    Raises:
+        FileNotFoundError: It is not there.
+    """
+    import fqgan_hf
+
+    for base in fqgan_hf.__path__:
+        if (folder := Path(base) / "spaces_demo").is_dir():
+            return folder.resolve()
+    raise FileNotFoundError("the folder spaces_demo of this package is not there: is it installed as a whole?")
+
+
+def embedded_pipeline() -> Path:
+    """
+    The pipeline that comes with this package: small pictures of emoji from words.
+
+    Raises:
+        FileNotFoundError: It is not there.
+    """
+    folder = space_folder() / EMBEDDED_PIPELINE
+    if not (folder / "model_index.json").is_file():
+        raise FileNotFoundError(f"the pipeline that comes with this package is not in {folder}: name another model")
+    return folder

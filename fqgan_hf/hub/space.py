@@ -2,6 +2,7 @@
 """The Gradio Space to the Hub: `fqgan push-space` from Python.
 
     push_space("org/digits-demo", "org/digits")
+    push_space("org/emoji-demo")                     with the pipeline that comes with this package
 
 The Space's repository holds the app, its requirements and the source of this package; which model it shows is its
 variable FQGAN_PIPELINE.
@@ -18,6 +19,7 @@ from fqgan_hf.failures import first_line
 from fqgan_hf.files import read_json, scratch_folder
 from fqgan_hf.hub.kinds import kind_in_config
 from fqgan_hf.hub.push import PushPlan, check_access, check_names, plan_of, repository, upload_errors
+from fqgan_hf.hub.resolve import EMBEDDED_PIPELINE, space_folder
 
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ LEFT_OUT = ("training", "demo", "model_cards", "spaces_demo", "modeling")
 
 def push_space(
     repo_id: str,
-    model: str,
+    model: str | None = None,
     *,
     private: bool | None = None,
     token: str | bool | None = None,
@@ -47,7 +49,9 @@ def push_space(
 
     Args:
         repo_id (`str`): "org/name" of the Space, or "name" for the namespace of the token's owner.
-        model (`str`): "org/name" of what it shows: a pipeline or a tokenizer on the Hub.
+        model (`str`, *optional*):
+            "org/name" of what it shows: a pipeline or a tokenizer on the Hub. Default: the pipeline that comes with
+            this package goes along.
         private (`bool`, *optional*): For a new Space; None follows the owner's default.
         token (`str` or `bool`, *optional*): Default: the token stored by `hf auth login`.
         commit_message (`str`, *optional*): Default: "Upload the Space".
@@ -65,13 +69,14 @@ def push_space(
     from huggingface_hub import HfApi
 
     check_names(repo_id)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or Path(model).is_dir():
+    if model is not None and (not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or Path(model).is_dir()):
         raise ValueError(f"model must be a pipeline or a tokenizer on the Hub, of the form user/name, got {model!r}")
     api = HfApi(token=token)
     if not dry_run:
         check_access(repo_id, token)
         repo_id = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
-        _check_model(api, model)
+        if model is not None:
+            _check_model(api, model)
         _check_space(api, repo_id)
     with scratch_folder("push") as folder:
         write_space(folder, model)
@@ -83,33 +88,31 @@ def push_space(
                 repo_id=repo_id,
                 folder_path=folder,
                 commit_message=commit_message or "Upload the Space",
-                delete_patterns=["fqgan_hf/*", "modeling/*"],  # modules that are gone
+                delete_patterns=["fqgan_hf/*", "modeling/*", f"{EMBEDDED_PIPELINE}/*"],  # what is gone
                 **SPACE,
             )
 
 
-def write_space(folder: Path, model: str) -> None:
+def write_space(folder: Path, model: str | None = None) -> None:
     """
     Write the files of a Space: the app, its requirements, and this package beside it.
 
     Args:
         folder (`Path`): Empty.
-        model (`str`): Hub id of what it shows.
+        model (`str`, *optional*): Hub id of what it shows. Without it, the pipeline that comes with it goes along.
     """
     from huggingface_hub import RepoCard
 
     import fqgan_hf.modeling
 
-    app = next((path for base in fqgan_hf.__path__ if (path := Path(base) / "spaces_demo").is_dir()), None)
-    if app is None:
-        raise FileNotFoundError("the folder spaces_demo of this package is not there: is it installed as a whole?")
     package = Path(fqgan_hf.__file__).parent
-    _copy(app, folder)
+    _copy(space_folder(), folder, () if model is None else (EMBEDDED_PIPELINE,))
     _copy(package, folder / "fqgan_hf", LEFT_OUT)
     _copy(Path(fqgan_hf.modeling.__file__).parent, folder / "fqgan_hf" / "modeling")
     card = RepoCard.load(folder / "README.md")
-    card.data.models = [model]
-    (folder / "README.md").write_text(str(card), encoding="utf-8")
+    if model is not None:
+        card.data.models = [model]
+        (folder / "README.md").write_text(str(card), encoding="utf-8")
 
 
 def _copy(source: Path, target: Path, left_out: tuple[str, ...] = ()) -> None:
@@ -147,17 +150,22 @@ def _check_space(api: "HfApi", repo_id: str) -> None:
 
 
 @contextmanager
-def _variable(api: "HfApi", repo_id: str, model: str) -> Iterator[None]:
+def _variable(api: "HfApi", repo_id: str, model: str | None) -> Iterator[None]:
     """Set before the commit, so that the app starts with it; after a failure it is what it was."""
     earlier = api.get_space_variables(repo_id).get(VARIABLE)
-    description = "The pipeline or tokenizer that the Space shows."
-    api.add_space_variable(repo_id, VARIABLE, model, description=description)
+    earlier = None if earlier is None else earlier.value
+
+    def change(value: str | None, old: str | None) -> None:
+        if value is not None:
+            description = "The pipeline or tokenizer that the Space shows."
+            api.add_space_variable(repo_id, VARIABLE, value, description=description)
+        elif old is not None:
+            api.delete_space_variable(repo_id, VARIABLE)
+
+    change(model, earlier)
     try:
         yield
     except BaseException:
         with suppress(Exception):  # what went wrong is to be seen, not that this did, too
-            if earlier is None:
-                api.delete_space_variable(repo_id, VARIABLE)
-            else:
-                api.add_space_variable(repo_id, VARIABLE, earlier.value, description=earlier.description)
+            change(earlier, model)
         raise

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from fqgan_hf.codes.manifest import CodesManifest
 from fqgan_hf.evaluation.data_folder import list_data_folder
@@ -13,6 +12,7 @@ from fqgan_hf.evaluation.image_source import ImageDataArguments
 from fqgan_hf.failures import first_line
 from fqgan_hf.files import check_writable, read_json
 from fqgan_hf.hub.facts import folder_kind
+from fqgan_hf.hub.push import check_access
 from fqgan_hf.training.common.arguments import TrainingArguments, load_model_config
 from fqgan_hf.training.common.model_config import check_model_config
 from fqgan_hf.training.common.resuming import check_resumable, find_checkpoint, read_checkpoint, recorded_options
@@ -127,29 +127,11 @@ def check_model(option: str, name: str, model_class: str | None = None) -> None:
 
 
 def _check_hub(args: TrainingArguments) -> None:
-    """
-    Make sure that the result of a run can be published. Nothing is created: the push does that at the end.
-
-    A fine-grained token may lack the permission in ways that only the push finds out.
-
-    Raises:
-        ValueError: There is no token, or its owner cannot write to that repository.
-    """
-    from huggingface_hub import HfApi, get_token
+    """Make sure that the result of a run can be published: see `check_access`, which raises."""
     from huggingface_hub.utils import validate_repo_id
 
-    token = args.hub_token or get_token()
-    if token is None:
-        raise ValueError("push_to_hub needs a token: log in by `hf auth login`, set HF_TOKEN, or pass --hub_token")
     try:
         validate_repo_id(args.hub_model_id)
-        account: dict[str, Any] = HfApi(token=token).whoami()
-    except Exception as error:  # those of huggingface_hub and of the library that it speaks HTTP with
-        raise ValueError(f"hub_model_id: {args.hub_model_id!r} is out of reach: {first_line(error)}") from error
-    owners = [account["name"], *(organisation["name"] for organisation in account.get("orgs", ()))]
-    owner = args.hub_model_id.rpartition("/")[0]
-    if owner and owner not in owners:
-        raise ValueError(f"hub_model_id must be of {' or '.join(owners)}, as the token is, got {args.hub_model_id!r}")
-    access = (account.get("auth") or {}).get("accessToken") or {}
-    if access.get("role") == "read":
-        raise ValueError("push_to_hub needs a token with write access, got one that can only read")
+    except ValueError as error:
+        raise ValueError(f"hub_model_id: {first_line(error)}") from error
+    check_access(args.hub_model_id, args.hub_token, names=("hub_model_id", "hub_token"))

@@ -11,10 +11,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from diffusers.training_utils import EMAModel
+from huggingface_hub import hf_hub_download
 from torch import nn
 
 from fqgan_hf.files import read_metrics
-from fqgan_hf.hub.card_info import CardInfo
+from fqgan_hf.hub.card_info import CARD_FILE, CardInfo
 from fqgan_hf.hub.push import push_to_hub
 from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.training.common.arguments import TrainingArguments
@@ -24,6 +25,8 @@ from fqgan_hf.training.common.metric_log import MetricLog
 
 
 logger = get_logger(__name__)
+
+TRAINED_FURTHER = ", then trained further"  # what `converted_from` says of weights that are no longer as converted
 
 
 def save_model(
@@ -57,6 +60,7 @@ def save_model(
                 datasets=_datasets_of(args),
                 training=_training_summary(accelerator, args, plan, log),
                 cost=_training_cost(accelerator, plan, log),
+                **_terms_of_start(args.pretrained_model_name_or_path),
             )
             card.write(Path(args.output_dir))  # for `fqgan push`
             if args.push_to_hub:
@@ -72,6 +76,23 @@ def save_model(
                     parts=parts,
                 )
     accelerator.wait_for_everyone()
+
+
+def _terms_of_start(name: str | None) -> dict[str, str]:
+    """Licence and origin of the weights that a training began with, as they say it: they hold for what came of them."""
+    if name is None:
+        return {}
+    folder = Path(name)
+    try:
+        if not folder.is_dir():
+            folder = Path(hf_hub_download(name, CARD_FILE)).parent
+        start = CardInfo.read(folder)
+    except (OSError, ValueError):  # no card.json, or none of ours
+        return {}
+    if start.converted_from is None:
+        return {"license": start.license}
+    origin = start.converted_from.removesuffix(TRAINED_FURTHER)
+    return {"license": start.license, "converted_from": origin + TRAINED_FURTHER}
 
 
 def _datasets_of(args: TrainingArguments) -> list[str]:

@@ -56,6 +56,18 @@ def test_the_space_is_whole(hub_with_models, done, repository, tmp_path):
         assert name == "README.md" or content == source_of(name, repository).read_bytes()
 
 
+def test_without_a_model_the_one_of_this_package_goes_along(hub_with_models, done, repository):
+    fake = hub_with_models
+    done(PUSH)
+    listed, pushed = done(["push-space", "org/space", "--dry_run"], ["push-space", "org/space"])
+    space, embedded = fake.spaces["org/space"], repository / "spaces_demo" / "pipeline"
+    files = {f"pipeline/{path.relative_to(embedded)}" for path in embedded.rglob("*") if path.is_file()}
+    assert {"pipeline/model_index.json", "pipeline/README.md"} <= files <= set(space.tree("main")[1])
+    assert space.variables == {} and "variable: no FQGAN_PIPELINE" in listed and "with no FQGAN_PIPELINE" in pushed
+    done(PUSH)
+    assert space.variables == {"FQGAN_PIPELINE": "org/digits"} and not files & set(space.tree("main")[1])
+
+
 def source_of(name, repository):
     if name.startswith("fqgan_hf/modeling/"):
         return repository / name.removeprefix("fqgan_hf/")

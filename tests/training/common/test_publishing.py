@@ -13,6 +13,7 @@ from fakehub import FakeHub
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fqgan_hf.hub.card_info import CONVERTED_LICENSE, CardInfo
 from fqgan_hf.training.common.plots import plot_losses
 from fqgan_hf.training.train_fqgan import main as train_fqgan
 
@@ -87,20 +88,34 @@ def test_the_trainers_push(
     assert result.stdout.splitlines()[-1] == fingerprint
 
 
+def test_what_was_converted_keeps_its_terms(tokenizer_options, tmp_path):
+    """Also after a second training."""
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    train_fqgan(tokenizer_options(first, max_train_steps=1))
+    assert CardInfo.read(first).license == "apache-2.0"
+    CardInfo(license=CONVERTED_LICENSE, converted_from="`a.pt`").write(first)
+    for start, end in ((first, second), (second, third)):
+        options = tokenizer_options(end, max_train_steps=1, pretrained_model_name_or_path=start)
+        place = options.index("--model_config_name_or_path")
+        train_fqgan(options[:place] + options[place + 2 :])
+        found = CardInfo.read(end)
+        assert (found.license, found.converted_from) == ("cc-by-nc-4.0", "`a.pt`, then trained further")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({}, "push_to_hub needs --hub_model_id"),
-        ({"hub_model_id": "a/b"}, "push_to_hub needs a token: log in by `hf auth login`"),
-        ({"hub_model_id": "a/b", "hub_token": "hf_x"}, "hub_model_id: 'a/b' is out of reach"),
-        ({"hub_model_id": "a/b/c", "hub_token": "hf_x"}, "hub_model_id: 'a/b/c' is out of reach"),
+        ({"hub_model_id": "a/b"}, "hub_token must be given: log in by `hf auth login`"),
+        ({"hub_model_id": "a/b", "hub_token": "hf_x"}, "a/b is out of reach"),
+        ({"hub_model_id": "a/b/c", "hub_token": "hf_x"}, "hub_model_id: Repo id must be"),
     ],
     ids=["no name", "no token", "no network", "bad name"],
 )
 def test_push_fails_before_training(options, message, tokenizer_options, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, OSError), match=message):
         train_fqgan([*tokenizer_options(tmp_path / "out", **options), "--push_to_hub"])
     assert not (tmp_path / "out").exists()
 
@@ -111,7 +126,7 @@ def test_push_fails_before_training(options, message, tokenizer_options, tmp_pat
         ("write", "org/name", ""),
         ("fineGrained", "name", ""),
         ("write", "elsewhere/name", "hub_model_id must be of tester or org, as the token is, got 'elsewhere/name'"),
-        ("read", "org/name", "push_to_hub needs a token with write access, got one that can only read"),
+        ("read", "org/name", "hub_token must have write access, got one that can only read"),
     ],
 )
 def test_the_hub_is_asked_before_training_and_nothing_is_created(role, name, message, fake_hub, tmp_path, monkeypatch):

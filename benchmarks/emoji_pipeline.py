@@ -1,0 +1,83 @@
+# Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
+"""What `emoji.py` trained as one small pipeline, with card and licences: the one that comes with the Space.
+
+    python benchmarks/emoji_pipeline.py --experiment outputs/emoji --results docs/results/emoji.json \\
+        --licences path/to/emoji --samples path/to/samples.png --output_dir spaces_demo/pipeline
+
+Weights in bfloat16 under the variant's name, so that they load in float32, which computes faster on a CPU.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from emoji_report import CREDIT
+
+from fqgan_hf import CardInfo
+from fqgan_hf.files import read_json, staged_folder
+from fqgan_hf.hub.cards import render_card
+from fqgan_hf.pipelines.inference import join_pipeline
+
+
+LICENCES = "LICENSE-*.txt"
+VARIANT = "bf16"
+TITLES = {"far": "FAR", "diffusion": "Discrete diffusion"}
+FIGURES = {
+    "group": "group read as asked",
+    "tone": "skin tone read as asked",
+    "frechet_distance": "Frechet distance on the judge's features",
+}
+LIMITATIONS = (
+    "Pictures of 64 pixels, and only what its 3,074 training drawings show: faces, people, animals, food, things, signs "
+    "and flags by the words of their Unicode names. Other words are unknown to it. Skin tones and genders are those of "
+    "the drawings. A small model made to try this package, and for nothing else."
+)
+
+
+def card_of(generator: str, figures: dict) -> CardInfo:
+    """The card's facts, from the results page's figures."""
+    arm = {"far": "far", "diffusion": "diffusion-50"}[generator]
+    row, minutes = figures["rows"][arm], figures["training_seconds"]
+    parts = ", ".join(f"{name} {minutes[name] / 60:.0f} minutes" for name in ("tokenizer", generator))
+    return CardInfo(
+        title=f"{TITLES[generator]} on emoji drawings, from words",
+        training=(
+            "By `python benchmarks/emoji.py`, presets `emoji-fqgan` and "
+            f"`{'emoji-far' if generator == 'far' else 'emoji-code-diffusion'}`, on 3,074 drawings of 64x64 pixels with "
+            f"their names and keywords. {CREDIT} Their licences lie beside this card: `LICENSE-noto-emoji.txt`, "
+            "`LICENSE-unicode.txt`."
+        ),
+        cost=f"{parts} on one CPU core.",
+        metrics={title: row[name] for name, title in FIGURES.items()} | {"PSNR": figures["psnr"]},
+        evaluation_dataset="581 drawings that it has not seen, by their captions",
+        images=["samples.png"],
+        limitations=LIMITATIONS,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiment", type=Path, required=True, help="output folder of emoji.py")
+    parser.add_argument("--results", type=Path, required=True, help="emoji.json")
+    parser.add_argument("--licences", type=Path, required=True, help=f"folder with the drawings' {LICENCES}")
+    parser.add_argument("--samples", type=Path, required=True, help="a picture of pictures for the card")
+    parser.add_argument("--generator", choices=TITLES, default="far", help="default: %(default)s")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    args = parser.parse_args()
+    pipe = join_pipeline(args.experiment / "tokenizer", args.experiment / args.generator)
+    card = card_of(args.generator, read_json(args.results))
+    pipe.vqmodel.to(torch.bfloat16)
+    pipe.transformer.to(torch.bfloat16)
+    with staged_folder(args.output_dir) as staging:
+        pipe.save_pretrained(str(staging), variant=VARIANT)
+        for path in [*args.licences.glob(LICENCES), args.samples]:
+            shutil.copyfile(path, staging / ("samples.png" if path == args.samples else path.name))
+        (staging / "README.md").write_text(render_card(pipe, "emoji", card, VARIANT), encoding="utf-8")
+        card.write(staging)
+    size = sum(path.stat().st_size for path in args.output_dir.rglob("*") if path.is_file())
+    print(f"wrote {args.output_dir}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
