@@ -29,9 +29,9 @@ FIGURES = {
     "frechet_distance": "Frechet distance on the judge's features",
 }
 LIMITATIONS = (
-    "Pictures of 64 pixels, and only what its 3,074 training drawings show: faces, people, animals, food, things, signs "
-    "and flags by the words of their Unicode names. Other words are unknown to it. Skin tones and genders are those of "
-    "the drawings. A small model made to try this package, and for nothing else."
+    "Pictures of 64 pixels, and only what its 3,074 training drawings show: faces, people, animals, food, things, "
+    "signs and flags, by the words of their Unicode names. Other words are unknown to it. Skin tones and genders are "
+    "those of the drawings. A small model made to try this package, and for nothing else."
 )
 
 
@@ -44,8 +44,8 @@ def card_of(generator: str, figures: dict) -> CardInfo:
         title=f"{TITLES[generator]} on emoji drawings, from words",
         training=(
             "By `python benchmarks/emoji.py`, presets `emoji-fqgan` and "
-            f"`{'emoji-far' if generator == 'far' else 'emoji-code-diffusion'}`, on 3,074 drawings of 64x64 pixels with "
-            f"their names and keywords. {CREDIT} Their licences lie beside this card: `LICENSE-noto-emoji.txt`, "
+            f"`{'emoji-far' if generator == 'far' else 'emoji-code-diffusion'}`, on 3,074 drawings of 64x64 pixels "
+            f"with their names and keywords. {CREDIT} Their licences lie beside this card: `LICENSE-noto-emoji.txt`, "
             "`LICENSE-unicode.txt`."
         ),
         cost=f"{parts} on one CPU core.",

@@ -79,7 +79,7 @@ def save_model(
 
 
 def _terms_of_start(name: str | None) -> dict[str, str]:
-    """Licence and origin of the weights that a training began with, as they say it: they hold for what came of them."""
+    """Licence and origin of the weights that a training began with: they hold for what came of them, too."""
     if name is None:
         return {}
     folder = Path(name)
