@@ -210,7 +210,7 @@ class Experiment:
 
 def statistics_of(reading: Reading) -> FeatureStatistics:
     """Mean and covariance of the features of drawings."""
-    statistics = FeatureStatistics(reading.features.shape[1])
+    statistics = FeatureStatistics()
     statistics.update(torch.from_numpy(reading.features))
     return statistics
 
