@@ -250,7 +250,9 @@ def test_wheel_contents(archives):
     for folder, pattern in [("modeling", "*.py"), ("training", "*.py"), ("model_cards", "*.md")]:
         expected |= {f"fqgan_hf/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob(pattern)}
     expected |= {f"fqgan_hf/training/configs/{path.name}" for path in (ROOT / "training/configs").iterdir()}
-    expected |= {f"fqgan_hf/spaces_demo/{path.name}" for path in (ROOT / "spaces_demo").iterdir() if path.is_file()}
+    demo = ROOT / "spaces_demo"
+    of_demo = [path for pattern in ("*", "pipeline/**/*") for path in demo.glob(pattern) if path.is_file()]
+    expected |= {f"fqgan_hf/spaces_demo/{path.relative_to(demo)}" for path in of_demo}
     for pattern in ("*.html", "modules/*/README.md"):
         expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "fqgan_hf" / "evaluation").glob(pattern)}
     assert inside == expected | {"fqgan_hf/py.typed", "fqgan_hf/kernels/cpu_kernels.cpp"}

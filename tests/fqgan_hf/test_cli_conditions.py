@@ -15,6 +15,7 @@ from PIL import Image
 
 from fqgan_hf import CodeDiffusionConfig, generate_images, load_pipeline, optimize, sample_to_folder
 from fqgan_hf.cli import main
+from fqgan_hf.hub.resolve import embedded_pipeline
 from fqgan_hf.pipelines.generation_files import read_maps
 from fqgan_hf.pipelines.sample_maps import SamplingMaps
 from fqgan_hf.pipelines.sample_run import SamplingRun
@@ -68,6 +69,23 @@ def fails(capsys):
 def picture(path):
     with Image.open(path) as image:
         return np.array(image.convert("RGB"))
+
+
+def test_words_alone_need_no_model(tmp_path, monkeypatch, fails):
+    """The small pipeline that comes with the package, with card and licences, makes the pictures and edits them."""
+    monkeypatch.chdir(tmp_path)  # where there is no outputs/demo
+    argv = ["generate", "--prompt", "red apple", "--seed", 0, "--device", "cpu"]
+    assert fqgan(*argv, "--out", "first") == 0 and fqgan(*argv, "--out", "second") == 0
+    first = picture("first/0_red_apple.png")
+    assert first.shape == (64, 64, 3) and first.std() > 20
+    assert np.array_equal(first, picture("second/0_red_apple.png"))
+    assert fqgan(*argv, "--image", "first/0_red_apple.png", "--strength", 0.5, "--out", "third") == 0
+    assert not np.array_equal(first, picture("third/0_red_apple.png"))
+    assert "there is no folder outputs/demo/pipeline" in fails("generate", "--class_labels", 3, "--out", "no.png")
+    folder = embedded_pipeline()
+    assert sum(path.stat().st_size for path in folder.rglob("*")) <= 10e6
+    assert {"README.md", "LICENSE-noto-emoji.txt", "LICENSE-unicode.txt"} <= set(os.listdir(folder))
+    assert "_name_or_path" not in "".join(path.read_text() for path in folder.rglob("*.json"))  # of whoever made it
 
 
 @pytest.mark.parametrize("kind", ["far", "diffusion"])
