@@ -34,7 +34,7 @@ class SamplingMaps(Sequence):
     Args:
         given (`Sequence[PIL.Image.Image | MapFile]`): At least one.
         num_labels (`int`, *optional*): They are label maps with labels in [0, num_labels); otherwise pictures.
-        size (`tuple[int, int]`): Width and height of each, in pixels.
+        size (`tuple[int, int]`): Width and height of label maps, in pixels. Pictures are scaled and cropped.
         sha256 (`str`): Over sizes and pixels of all of them, whatever files or pictures these came in.
     """
 
@@ -54,7 +54,7 @@ class SamplingMaps(Sequence):
             given (`Sequence[PIL.Image.Image | MapFile]`): See [`SamplingMaps`].
 
         Raises:
-            ValueError: There is none, or one is no picture, has another size or a label out of range.
+            ValueError: There is none, one is no picture, or a label map of another size or with labels out of range.
         """
         _check_pictures(given)
         tokenizer = folder / "map_vqmodel" / "config.json"
@@ -89,7 +89,7 @@ class SamplingMaps(Sequence):
         name = f"--maps: {one.name}" if isinstance(one, MapFile) else f"maps[{index}]"
         try:
             picture = self._picture(one)
-            if picture.size != self.size:
+            if self.num_labels is not None and picture.size != self.size:
                 raise ValueError(
                     f"it must have {self.size[0]} x {self.size[1]} pixels (width x height), as the generator reads "
                     f"maps, got {picture.width} x {picture.height}"

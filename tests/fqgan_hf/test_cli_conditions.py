@@ -360,6 +360,23 @@ def test_maps_that_do_not_fit_are_refused(sample, saved, tmp_path, fails, monkey
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+def test_maps_that_are_pictures_may_have_any_size(saved, tmp_path):
+    """As for the pipeline, which scales and crops them."""
+    shutil.copytree(saved / "maps", tmp_path / "maps")
+    shutil.rmtree(tmp_path / "maps" / "map_vqmodel")
+    reads_pictures = tiny.map_tokenizer(None)
+    reads_pictures.save_pretrained(tmp_path / "maps" / "map_vqmodel")
+    config = tmp_path / "maps" / "transformer" / "config.json"
+    fingerprint = {"map_tokenizer_fingerprint": reads_pictures.fingerprint()}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **fingerprint}))
+    with Image.open(saved / "photo.png") as image:
+        photo = image.convert("RGB").resize((40, 32))
+    sample_to_folder(tmp_path / "maps", tmp_path / "out", num=1, seed=3, prompts=["a"], maps=[photo])
+    (made,) = generate_images(loaded(tmp_path / "maps"), {"prompt": ["a"], "map_image": [photo]}, seed=3)
+    (path,) = (tmp_path / "out").rglob("*.png")
+    assert np.array_equal(picture(path), np.array(made.convert("RGB")))
+
+
 def test_the_map_tokenizer_decides_about_the_images(saved, tmp_path):
     shutil.copytree(saved / "maps", tmp_path / "maps")
     words = {"num": 1, "prompts": ["a"], "maps": [label_map(0)]}
