@@ -28,6 +28,7 @@ FIGURES = {
     "tone": "skin tone read as asked",
     "frechet_distance": "Frechet distance on the judge's features",
 }
+PROMPTS = ("smiling cat", "red apple", "woman astronaut: medium skin tone", "snow-capped mountain", "flag: Japan")
 LIMITATIONS = (
     "Pictures of 64 pixels, and only what its 3,074 training drawings show: faces, people, animals, food, things, "
     "signs and flags, by the words of their Unicode names. Other words are unknown to it. Skin tones and genders are "
@@ -52,6 +53,7 @@ def card_of(generator: str, figures: dict) -> CardInfo:
         metrics={title: row[name] for name, title in FIGURES.items()} | {"PSNR": figures["psnr"]},
         evaluation_dataset="581 drawings that it has not seen, by their captions",
         images=["samples.png"],
+        prompts=list(PROMPTS),
         limitations=LIMITATIONS,
     )
 

@@ -9,6 +9,8 @@
 say what these are.
 """
 
+import html
+import json
 import re
 import secrets
 from collections.abc import Mapping
@@ -70,14 +72,18 @@ class Conditions:
         self.documents["class_label"] = "Name or id of the class"
 
     def _add_text(self, prefix: str) -> None:
-        self.inputs["prompt"] = gr.Textbox(
-            label="Prompt",
-            placeholder="What to show",
-            lines=2,
-            max_lines=4,
-            max_length=MAX_TEXT,
-            elem_id=f"{prefix}prompt",
-        )
+        prompts = self.model.prompts
+        self.inputs["prompt"] = prompt = gr.Textbox(
+            prompts[0] if prompts else "", label="Prompt", placeholder="What to show", lines=2, max_lines=4,
+            max_length=MAX_TEXT, elem_id=f"{prefix}prompt",
+        )  # fmt: skip
+        with gr.Row(elem_classes=["examples"], visible=bool(prompts)):
+            for text in prompts:
+                button = gr.Button(text, size="sm", min_width=90)
+                button.click(None, None, prompt, js=f"() => {json.dumps(text)}", api_visibility="private")
+        if self.model.words:
+            with gr.Accordion(f"The {len(self.model.words):,} words it knows", open=False):
+                gr.Markdown(" · ".join(map(html.escape, self.model.words)), elem_classes=["words", "note"])
         self.inputs["negative_prompt"] = gr.Textbox(
             label="Negative prompt", placeholder="What guidance leads away from; may stay empty", max_length=MAX_TEXT,
             elem_id=f"{prefix}negative",

@@ -41,15 +41,17 @@ class Model:
     Args:
         pipeline (`GeneratorPipeline` or [`FQGANPipeline`]):
             Tokenizer with or without a generator, on the device where it is to run. Its progress bar is switched off.
+        prompts (`Sequence[str]`): Examples of what a generator of prompts can be asked for.
 
     Attributes:
         names (`list[str]`): Of the codebooks.
+        words (`list[str]`): All that a text encoder of the generator's own knows.
         conditions (`tuple[str, ...]`): Of the generator; empty where there is none.
         size (`tuple[int, int]`): Width and height of pictures as the generator, or the tokenizer, was trained for.
         grid (`tuple[int, int]`): Height and width of their codes.
     """
 
-    def __init__(self, pipeline: Any):
+    def __init__(self, pipeline: Any, prompts: Sequence[str] = ()):
         pipeline.set_progress_bar_config(disable=True)
         self.pipeline = pipeline
         self.vqmodel = pipeline.vqmodel
@@ -57,6 +59,10 @@ class Model:
         self.names = codebook_names(config.num_codebooks, config.feature_dims)
         self.generator = pipeline.transformer.config if isinstance(pipeline, GeneratorPipeline) else None
         self.conditions = tuple(self.generator.conditions) if self.generator else ()
+        self.prompts, self.words = list(prompts), []
+        if "text" in self.conditions and self.generator.text_vocab_size:
+            tokenizer = pipeline.tokenizer
+            self.words = sorted(tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens))
         self.is_diffusion = hasattr(pipeline, "scheduler")
         factor, side = self.vqmodel.downsample_factor, config.sample_size
         self.grid = (side // factor, side // factor)

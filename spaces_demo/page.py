@@ -2,6 +2,7 @@
 """The Space's page: its heading and one tab for each thing that its model can do, which are in the files tab_*.py."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tab_edit import add_edit_tab
 from tab_generate import add_generate_tab
 from tab_mix import add_mix_tab
 from tab_tokenize import add_tokenize_tab
+
+from fqgan_hf import CardInfo
 
 
 MAX_WAITING = 32  # visitors in the queue; the next one is told that it is full
@@ -44,6 +47,13 @@ def describe(model: Model) -> str:
     return f"{text}; {name} generates these codes for {', '.join(most)}{' and ' if most else ''}{last}."
 
 
+def example_prompts(folder: str | Path | None) -> list[str]:
+    """Those of the model's `card.json`, if it has any."""
+    with suppress(ValueError, OSError):
+        return CardInfo.read(Path(folder)).prompts if folder is not None else []
+    return []
+
+
 def build_app(pipeline: Any, folder: str | Path | None = None) -> Page:
     """
     The page, with its queue.
@@ -56,7 +66,7 @@ def build_app(pipeline: Any, folder: str | Path | None = None) -> Page:
     Returns:
         [`Page`]: To be launched with `LAUNCH_OPTIONS`.
     """
-    model = Model(pipeline)
+    model = Model(pipeline, example_prompts(folder))
     # Enlarged by the browser, small images would blur.
     pictures = ["pictures", "small"] if max(model.size) < 128 else ["pictures"]
     with Page(title="Factorized image codes", analytics_enabled=False) as page:

@@ -84,6 +84,7 @@ class CardInfo:
         evaluation_dataset (`str`, *optional*): What the metrics were measured on. Required with `metrics`.
         evaluations (`list[EvaluationFigures]`): Further figures, of other data or another protocol.
         images (`list[str]`): Pictures to show, by their paths in the repository: "images/samples.png".
+        prompts (`list[str]`): Examples for a model of prompts: the Hub's widget and the Space offer them.
         limitations (`str`): What the model should not be used for, in Markdown.
         base_model (`str`, *optional*): Hub id of the checkpoint this one was made from.
         converted_from (`str`, *optional*): The checkpoint in the published layout that the weights come from.
@@ -99,6 +100,7 @@ class CardInfo:
     evaluation_dataset: str | None = None
     evaluations: list[EvaluationFigures] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
     limitations: str = ""
     base_model: str | None = None
     converted_from: str | None = None

@@ -56,6 +56,7 @@ def render_card(
         tags=[*tags, *([] if is_transformers else ["diffusers"]), *info.tags],
         datasets=[name for name in info.datasets if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)] or None,
         base_model=info.base_model,
+        widget=[{"text": prompt} for prompt in info.prompts] or None,
         model_name=title,
         eval_results=[
             EvalResult(

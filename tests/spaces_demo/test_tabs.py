@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from serving import GOOD, Handlers, file_data, make_picture, make_pipeline, slowed
 
-from fqgan_hf import FQGANPipeline
+from fqgan_hf import CardInfo, FQGANPipeline
 
 
 gr = pytest.importorskip("gradio", reason="the Space needs gradio: pip install -e '.[space]'")
@@ -63,6 +63,19 @@ class TestGenerate:
         images, _ = Handlers(app).generate(**{**given, "negative_prompt": ""})
         expected = pipe(prompt="a red apple", generator=torch.Generator().manual_seed(7), **steps).images
         assert_same(images, expected)
+
+    def test_example_prompts_and_known_words(self, space, tmp_path):
+        """From the model's card.json and its own text encoder; a frozen encoder knows too many words to list."""
+        CardInfo(prompts=["a red apple", 'a "house"']).write(tmp_path)
+        config = space.build_app(tiny.conditional_pipeline("text", text=None), tmp_path).get_config_file()
+        parts = [part["props"] for part in config["components"]]
+        (prompt,) = (part for part in parts if part.get("elem_id") == "prompt")
+        assert prompt["value"] == "a red apple"
+        assert {"a red apple", 'a "house"'} <= {str(part.get("value")) for part in parts}
+        words, _ = (part["value"] for part in parts if "words" in (part.get("elem_classes") or []))
+        assert words.startswith("a · apple · ")
+        config = space.build_app(tiny.conditional_pipeline("text"), tmp_path / "nowhere").get_config_file()
+        assert not any("words" in (part["props"].get("elem_classes") or []) for part in config["components"])
 
     @pytest.mark.parametrize(
         ("prompt", "message"),

@@ -83,11 +83,13 @@ class TestCard:
             evaluation_dataset="held-out digits",
             training="Forty epochs.",
             tags=["digits"],
+            prompts=["a red apple"],
         )
         for template, obj in self.objects().items():
             text = render_card(obj, "org/name", info)
             card = ModelCard(text)
             assert card.data.license == "cc-by-nc-4.0", template
+            assert card.data.to_dict()["widget"] == [{"text": "a red apple"}]
             assert {"fqgan", "digits"} <= set(card.data.tags)
             assert card.data.datasets == ["org/digits"], "the front matter takes ids only"
             assert [(r.metric_name, r.metric_value) for r in card.data.eval_results] == [("rFID", 0.5), ("PSNR", 22.0)]
