@@ -317,7 +317,7 @@ def test_wheel_in_a_clean_environment(core_environment, archives):
     check_installed(core_environment, home=core_environment.site_packages / "fqgan_hf")
 
 
-@pytest.mark.parametrize("mode", ["default", "strict"])
+@pytest.mark.parametrize("mode", ["default", pytest.param("strict", marks=pytest.mark.slow)])
 def test_editable_install_in_a_clean_environment(core_environment, source, tmp_path, mode):
     link_distributions({"setuptools"}, tmp_path / "build-requirements")
     core_environment.pip(

@@ -433,7 +433,7 @@ class TestSaving:
         }
         assert index["_class_name"] == "FARPipeline"
 
-    @pytest.mark.parametrize("order", ["diffusers first", "fqgan_hf first"])
+    @pytest.mark.parametrize("order", ["diffusers first", pytest.param("fqgan_hf first", marks=pytest.mark.slow)])
     def test_loads_in_a_fresh_process(self, pipe, tmp_path, order):
         pipe.save_pretrained(str(tmp_path / "saved"))
         expected = codes_of(pipe, ["goldfish", 3]).tolist()

@@ -365,7 +365,7 @@ def start(words):
 
 def test_of_two_runs_with_other_settings_one_is_refused(words, tmp_path):
     """Both succeeded: the manifest said one seed, the images were of the other."""
-    runs = [start(words(tmp_path / "out", seed=seed, num=400)) for seed in (3, 4)]
+    runs = [start(words(tmp_path / "out", seed=seed, num=120)) for seed in (3, 4)]
     errors = [run.communicate(timeout=120)[1] for run in runs]
     assert sorted(run.returncode for run in runs) == [0, 1], errors
     winner = 3 if runs[0].returncode == 0 else 4
@@ -400,15 +400,15 @@ def test_more_images_can_be_added_later(format_, words, tmp_path):
 def test_adding_images_survives_being_killed(words, tmp_path):
     out = tmp_path / "out"
     assert main(words(out, num=10)) == 0
-    run = start(words(out, num=400))
+    run = start(words(out, num=120))
     while not (out / "shard-00004").exists():
         assert run.poll() is None, run.communicate()[1]
         time.sleep(0.01)
     run.kill()
     run.communicate()
     assert not (out / "manifest.json").exists()
-    assert main(words(out, num=400)) == 0
-    assert main(words(tmp_path / "at once", num=400)) == 0
+    assert main(words(out, num=120)) == 0
+    assert main(words(tmp_path / "at once", num=120)) == 0
     assert content(out) == content(tmp_path / "at once")
 
 

@@ -102,6 +102,7 @@ def test_table3(in_this_process, words, presets, network, tmp_path):
         ablate([*words, "--seeds", "0", "--max_train_steps", "3"])
 
 
+@pytest.mark.slow
 def test_table4(in_this_process, words, presets, dataset, network, cache_dir, tmp_path):
     common = ["--dataset_name", str(dataset), "--cache_dir", str(cache_dir)]
     tokenizer = tmp_path / "tokenizer"
