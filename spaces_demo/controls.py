@@ -23,6 +23,7 @@ from model import Model
 from widgets import hexadecimal, map_painter, palette
 
 from fqgan_hf.pipelines.pipeline_code_diffusion import DEFAULT_STEPS
+from fqgan_hf.pipelines.prompts import unknown_words
 
 
 # What the page offers, and all that the handlers accept. `top_k` goes up to the codebook's size.
@@ -57,6 +58,8 @@ class Conditions:
             arguments["class_labels"] = [read_label(self.model, given["class_label"])]
         if "prompt" in self.inputs:
             arguments["prompt"] = check_text("The prompt", given["prompt"])
+            if unknown := unknown_words(arguments["prompt"], self.model.pipeline.tokenizer):
+                gr.Warning(f"This model does not know: {', '.join(unknown)}")
             negative = check_text("The negative prompt", given["negative_prompt"], is_optional=True)
             if negative is not None:
                 arguments["negative_prompt"] = negative

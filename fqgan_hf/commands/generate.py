@@ -5,6 +5,7 @@ import argparse
 import os
 import re
 import secrets
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ from fqgan_hf.pipelines.inference import generate_images, load_pipeline, quiet_l
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from fqgan_hf.pipelines.pipeline_generator import GeneratorPipeline
 
 
 MAX_GENERATED = 10_000  # images of one command, which holds all of them at once
@@ -107,6 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
     if as_grid:
         trained = pipe.vqmodel.config.sample_size
         _check_grid(arguments.out, arguments.width or trained, arguments.height or trained, num_each, request.captions)
+    _note_unknown_words(arguments.prompt, pipe)
     optimize(pipe, compile=False)  # the same images; compiling takes longer than a few of them
     seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
     images = generate_images(
@@ -126,6 +130,15 @@ def _default_model(arguments: argparse.Namespace) -> str | Path:
     """What makes pictures of words, or of anything else, where no model is named."""
     only_words = arguments.class_labels is arguments.map is None
     return embedded_pipeline() if only_words else DEMO_PIPELINE
+
+
+def _note_unknown_words(prompts: list[str] | None, pipe: "GeneratorPipeline") -> None:
+    """On stderr: the libraries' warnings are hidden."""
+    from fqgan_hf.pipelines.prompts import unknown_words
+
+    found = [word for prompt in prompts or () for word in unknown_words(prompt, pipe.tokenizer)]
+    if found:
+        print(f"fqgan generate: this model does not know: {', '.join(dict.fromkeys(found))}", file=sys.stderr)
 
 
 def _read_request(folder: Path, arguments: argparse.Namespace) -> GenerationRequest:

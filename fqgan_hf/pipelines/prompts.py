@@ -111,6 +111,28 @@ def check_prompts(prompts: Any, name: str = "prompt") -> list[str]:
     return list(listed)
 
 
+def unknown_words(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """
+    The words of a prompt that mean nothing to a text encoder, as they were written: those that its tokenizer has no
+    token for. A tokenizer of parts of words has one for almost everything.
+    """
+    if tokenizer.unk_token_id is None or not tokenizer.is_fast:
+        return []
+    found = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    pairs = zip(found["input_ids"], found["offset_mapping"], strict=True)
+    return [prompt[start:end] for token, (start, end) in pairs if token == tokenizer.unk_token_id]
+
+
+def check_words(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, name: str = "prompt") -> None:
+    """Raise `ValueError` for a prompt of which no word is known, and warn of words that are not."""
+    for prompt in dict.fromkeys(prompts):
+        unknown = unknown_words(prompt, tokenizer)
+        if unknown and len(unknown) == len(tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]):
+            raise ValueError(f"{name} must have words that the text encoder knows, got {prompt!r:.200}")
+        if unknown:
+            logger.warning_once(f"{name}: the text encoder does not know {', '.join(map(repr, unknown))}")
+
+
 @torch.no_grad()
 def encode_prompts(
     prompts: str | Sequence[str],

@@ -8,7 +8,7 @@ import tiny
 import torch
 from transformers import BartConfig, BartModel, CLIPConfig, CLIPModel, CLIPVisionConfig
 
-from fqgan_hf.pipelines.prompts import encode_prompts, load_text_encoder
+from fqgan_hf.pipelines.prompts import check_words, encode_prompts, load_text_encoder, unknown_words
 
 
 PROMPTS = ["a red apple", "the small house with a green window"]
@@ -61,6 +61,21 @@ def test_a_long_prompt_is_cut_with_a_warning_that_quotes_the_rest(caplog):
 def test_bad_prompts(prompts, message):
     with pytest.raises(ValueError, match=message):
         encode_prompts(prompts, tiny.text_tokenizer(), None, 8)
+
+
+def test_words_that_are_not_known(caplog):
+    tokenizer = tiny.text_tokenizer()
+    assert unknown_words("A red Spaceship!", tokenizer) == ["Spaceship", "!"]
+    with caplog.at_level(logging.WARNING):
+        check_words(["a red spaceship"], tokenizer)
+    assert "prompt: the text encoder does not know 'spaceship'" in caplog.text
+    with pytest.raises(
+        ValueError, match="negative_prompt must have words that the text encoder knows, got 'space ship'"
+    ):
+        check_words(["a red apple", "space ship"], tokenizer, "negative_prompt")
+    pipe = tiny.conditional_pipeline("text", text=None)
+    with pytest.raises(ValueError, match="prompt must have words that the text encoder knows, got 'spaceship'"):
+        pipe(prompt=["a", "spaceship"])
 
 
 def test_what_cannot_be_tokenized():
