@@ -71,7 +71,7 @@ def picture(path):
         return np.array(image.convert("RGB"))
 
 
-def test_words_alone_need_no_model(tmp_path, monkeypatch, fails):
+def test_words_alone_need_no_model(tmp_path, monkeypatch, fails, capsys):
     """The small pipeline that comes with the package, with card and licences, makes the pictures and edits them."""
     monkeypatch.chdir(tmp_path)  # where there is no outputs/demo
     argv = ["generate", "--prompt", "red apple", "--seed", 0, "--device", "cpu"]
@@ -81,6 +81,10 @@ def test_words_alone_need_no_model(tmp_path, monkeypatch, fails):
     assert np.array_equal(first, picture("second/0_red_apple.png"))
     assert fqgan(*argv, "--image", "first/0_red_apple.png", "--strength", 0.5, "--out", "third") == 0
     assert not np.array_equal(first, picture("third/0_red_apple.png"))
+    assert "does not know" not in capsys.readouterr().err
+    argv[2] = "red Xylograph apple"
+    assert fqgan(*argv, "--out", "fourth") == 0
+    assert "this model does not know: Xylograph\n" in capsys.readouterr().err
     assert "there is no folder outputs/demo/pipeline" in fails("generate", "--class_labels", 3, "--out", "no.png")
     folder = embedded_pipeline()
     assert sum(path.stat().st_size for path in folder.rglob("*")) <= 10e6
