@@ -30,7 +30,7 @@ from fqgan_hf import CodeDiffusionScheduler, optimize
 from fqgan_hf.evaluation.metrics import FeatureStatistics
 from fqgan_hf.files import MANIFEST, read_json, read_metrics, write_json
 from fqgan_hf.modeling.code_sampling import SamplingSettings
-from fqgan_hf.pipelines.inference import generate_batches, join_pipeline, load_tokenizer
+from fqgan_hf.pipelines.inference import generate_batches, join_pipeline, load_pipeline, load_tokenizer
 from fqgan_hf.processes import ScriptRunner
 
 
@@ -111,6 +111,16 @@ class Experiment:
                 self._script("extract_codes", name, [*self._data_words(), *words])
         elif not (folder / "config.json").is_file():
             self._script(TRAININGS[name][0], name, self._training_words(name))
+
+    def take(self, folder: Path) -> None:
+        """The tokenizer and the FAR of a pipeline as the results of their stages, where these are not there."""
+        pipe = load_pipeline(folder, "cpu")
+        parts = {"tokenizer": [pipe.vqmodel, pipe.image_processor], "far": [pipe.transformer]}
+        for name, models in parts.items():
+            if not (self.folder / name / "config.json").is_file():
+                for model in models:
+                    model.save_pretrained(str(self.folder / name))
+        pipe.tokenizer.save_pretrained(str(self.folder / "far" / "tokenizer"))
 
     def _script(self, script: str, name: str, words: list[str]) -> None:
         print(f"{name}: {script}", flush=True)
@@ -199,7 +209,8 @@ class Experiment:
             settings = SamplingSettings(**arm.settings)
             return lambda: list(generate_batches(pipe, given, seed=0, settings=settings, arguments=self.steps(arm)))
 
-        timings = interleaved({name: call(name) for name in ARMS if name != "map-far"}, self.args.rounds)
+        arms = [name for name in self.args.arms if name != "map-far"]
+        timings = interleaved({name: call(name) for name in arms}, self.args.rounds)
         return {
             name: {clock: timing.median(clock) / 8 for clock in ("wall", "cpu")} for name, timing in timings.items()
         }
@@ -242,7 +253,7 @@ def figures_of(experiment: Experiment) -> tuple[dict[str, Any], dict[str, list[I
     drawings, judge = experiment.drawings, EmojiJudge(experiment.folder / "judge")
     real, train = list(drawings.test["image"]), list(drawings.train["image"])
     pictures = {"real": real, "reconstructions": experiment.reconstructions()}
-    pictures |= {name: experiment.sample(name) for name in ARMS}
+    pictures |= {name: experiment.sample(name) for name in experiment.args.arms}
     readings = {name: judge.read(images) for name, images in pictures.items()}
     reference = statistics_of(readings["real"])
     errors = pixel_errors(pictures["reconstructions"], real)
@@ -269,6 +280,10 @@ def main() -> None:
     parser.add_argument("--perceptual_model", type=Path, required=True, help="vision network in the role of LPIPS")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="trainings to do; default: all")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="of the tables; default: all")
+    parser.add_argument(
+        "--pipeline", type=Path, help="of this tokenizer and FAR, trained before: they need not be trained again"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="of the timing; default: %(default)s")
     parser.add_argument("--results_dir", type=Path, help="where emoji.md, .json and .png go; without it, no figures")
@@ -276,6 +291,8 @@ def main() -> None:
     args = parser.parse_args()
     experiment = Experiment(args)
     started = time.time()
+    if args.pipeline is not None:
+        experiment.take(args.pipeline)
     for name in args.stages:
         experiment.run_stage(name)
     if args.results_dir is None:
@@ -287,7 +304,7 @@ def main() -> None:
         write_json(times_path, {"machine": machine(), "seconds": experiment.seconds_per_picture()})
     figures |= read_json(times_path)
     figures["training_seconds"] = {name: round(experiment.training_seconds(name)) for name in TRAININGS}
-    figures["titles"] = {name: arm.title for name, arm in ARMS.items()}
+    figures["titles"] = {name: ARMS[name].title for name in args.arms}
     figures["command"] = shlex.join(["python", "benchmarks/emoji.py", *shown_words(sys.argv[1:])])
     write_report(args.results_dir, args.images_dir or args.results_dir, figures, pictures, experiment.drawings)
     print(f"wrote {args.results_dir / 'emoji.md'} after {time.time() - started:.0f} s")

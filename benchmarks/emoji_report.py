@@ -42,9 +42,11 @@ def write_report(folder: Path, images: Path, figures: Figures, pictures: Picture
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(page(figures, drawings, _between(folder, images))) + notes, encoding="utf-8")
     write_json(folder / "emoji.json", figures)
-    plot_steps(figures, folder / "emoji.png")
+    if any(name.startswith("diffusion") for name in figures["titles"]):
+        plot_steps(figures, folder / "emoji.png")
     save_image(caption_sheet(pictures, drawings), images / "emoji_captions.png")
-    save_image(map_sheet(pictures, drawings), images / "emoji_maps.png")
+    if "map-far" in pictures:
+        save_image(map_sheet(pictures, drawings), images / "emoji_maps.png")
 
 
 def _between(folder: Path, images: Path) -> str:
@@ -56,7 +58,7 @@ def page(figures: Figures, drawings: Drawings, images: str) -> list[str]:
     """The lines of the page."""
     rows, titles = figures["rows"], figures["titles"]
     seconds, machine = figures["seconds"], figures["machine"]
-    minutes = {name: round(value / 60) for name, value in figures["training_seconds"].items()}
+    minutes = {name: round(value / 60) for name, value in figures["training_seconds"].items() if value}
     named = {"real": "real drawings", "reconstructions": "their reconstructions", **titles}
     lines = [
         "# Emoji from words and from maps",
@@ -85,24 +87,10 @@ def page(figures: Figures, drawings: Drawings, images: str) -> list[str]:
         f"training drawings is {rows['train']['frechet_distance']:.2f}. Time: processor time of one core, in batches "
         f"of 8, guidance included ({machine['processor']}, {machine['date']}).",
         "",
-        "![steps against quality](emoji.png)",
-        "",
+        *(["![steps against quality](emoji.png)", ""] if any("diffusion" in name for name in titles) else []),
         f"![captions]({images}/emoji_captions.png)",
         "",
-        "## From maps",
-        "",
-        "| pictures | mean IoU of the colours with the map ↑ | Frechet distance ↓ |",
-        "| --- | --- | --- |",
-    ]
-    for name in ("real", "reconstructions", "map-far", "shuffled"):
-        title = named.get(name, "real drawings of other maps")
-        lines.append(
-            f"| {title} | {number(rows[name]['map_iou'], 3)} | {number(rows[name].get('frechet_distance'))} |"
-        )
-    lines += [
-        "",
-        f"![maps]({images}/emoji_maps.png)",
-        "",
+        *(maps_section(rows, named, images) if "map-far" in titles else []),
         "## Memorised or composed?",
         "",
         "The nearest training drawing by its pixels, mirrored or not:",
@@ -120,11 +108,11 @@ def page(figures: Figures, drawings: Drawings, images: str) -> list[str]:
         "## Setting",
         "",
         f"- **tokenizer**: preset `emoji-fqgan`, 2 x 512 codes, 8x8 positions; {figures['psnr']:.2f} dB on `test`; "
-        f"{minutes['tokenizer']} minutes on one core. Its perceptual loss is on a small classifier of CIFAR-10",
+        "its perceptual loss is on a small classifier of CIFAR-10",
         f"- **generators**: presets `emoji-far`, `emoji-code-diffusion` and `emoji-map-far` on views shifted and, "
         "where the caption allows it, mirrored; captions and keywords; a word-level vocabulary trained along; "
-        f"{minutes['far']}, {minutes['diffusion']} and {minutes['map-far']} minutes; guidance 3, by maps 1.5. Map "
-        f"tokenizer: preset `emoji-map-fqgan`, {minutes['map-tokenizer']} minutes",
+        "guidance 3, by maps 1.5",
+        f"- **training**: {', '.join(f'{name} {value} minutes' for name, value in minutes.items())}, on one or two cores",
         "- **judge**: a residual network trained on the training drawings to read group and skin tone; its accuracy "
         "on real drawings is the first row. The Frechet distance is on its pooled features, and no FID",
         "- one seed, no picture chosen; trainings shared their machine with each other",
@@ -138,6 +126,18 @@ def page(figures: Figures, drawings: Drawings, images: str) -> list[str]:
         NOTES,
     ]
     return lines
+
+
+def maps_section(rows: Figures, named: dict[str, str], images: str) -> list[str]:
+    """What came of maps."""
+    lines = ["## From maps", "", "| pictures | mean IoU of the colours with the map ↑ | Frechet distance ↓ |"]
+    lines.append("| --- | --- | --- |")
+    for name in ("real", "reconstructions", "map-far", "shuffled"):
+        title = named.get(name, "real drawings of other maps")
+        lines.append(
+            f"| {title} | {number(rows[name]['map_iou'], 3)} | {number(rows[name].get('frechet_distance'))} |"
+        )
+    return [*lines, "", f"![maps]({images}/emoji_maps.png)", ""]
 
 
 CAPTION_COLUMNS = ("group", "group_of_things", "tone", "tone_of_unseen_drawing", "tone_of_unseen_combination")
@@ -185,7 +185,9 @@ def caption_sheet(pictures: Pictures, drawings: Drawings) -> Image.Image:
     train = list(drawings.train["image"])
     rows, captions = [], [drawings.test[i]["caption"] for i in shown]
     near = {}
-    for name in ("far", "diffusion-50"):
+    titles = {"far": "FAR", "diffusion-50": "diffusion, 50 steps"}
+    titles = {name: title for name, title in titles.items() if name in pictures}
+    for name in titles:
         numbers, _ = nearest_drawings([pictures[name][i] for i in shown], train)
         near[name] = [train[number] for number in numbers.tolist()]
     for place, i in enumerate(shown):
@@ -193,7 +195,7 @@ def caption_sheet(pictures: Pictures, drawings: Drawings) -> Image.Image:
         for name in near:
             row += [pictures[name][i], near[name][place]]
         rows.append(row)
-    columns = ["real", "tokenizer", "FAR", "nearest learned", "diffusion, 50 steps", "nearest learned"]
+    columns = ["real", "tokenizer", *(one for title in titles.values() for one in (title, "nearest learned"))]
     return image_grid(rows, columns, captions, min_cell_size=64)
 
 
