@@ -109,10 +109,10 @@ def page(figures: Figures, drawings: Drawings, images: str) -> list[str]:
         "",
         f"- **tokenizer**: preset `emoji-fqgan`, 2 x 512 codes, 8x8 positions; {figures['psnr']:.2f} dB on `test`; "
         "its perceptual loss is on a small classifier of CIFAR-10",
-        f"- **generators**: presets `emoji-far`, `emoji-code-diffusion` and `emoji-map-far` on views shifted and, "
+        "- **generators**: presets `emoji-far`, `emoji-code-diffusion` and `emoji-map-far` on views shifted and, "
         "where the caption allows it, mirrored; captions and keywords; a word-level vocabulary trained along; "
         "guidance 3, by maps 1.5",
-        f"- **training**: {', '.join(f'{name} {value} minutes' for name, value in minutes.items())}, on one or two cores",
+        f"- **training**: {', '.join(f'{name} {value} minutes' for name, value in minutes.items())}; one or two cores",
         "- **judge**: a residual network trained on the training drawings to read group and skin tone; its accuracy "
         "on real drawings is the first row. The Frechet distance is on its pooled features, and no FID",
         "- one seed, no picture chosen; trainings shared their machine with each other",
