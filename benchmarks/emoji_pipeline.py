@@ -2,7 +2,7 @@
 """What `emoji.py` trained as one small pipeline, with card and licences: the one that comes with the Space.
 
     python benchmarks/emoji_pipeline.py --experiment outputs/emoji --results docs/results/emoji.json \\
-        --licences path/to/emoji --samples path/to/samples.png --output_dir spaces_demo/pipeline
+        --licences path/to/emoji --output_dir spaces_demo/pipeline
 
 Weights in bfloat16 under the variant's name, so that they load in float32, which computes faster on a CPU.
 """
@@ -10,18 +10,27 @@ Weights in bfloat16 under the variant's name, so that they load in float32, whic
 import argparse
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from emoji_report import CREDIT
+from PIL import Image
 
-from fqgan_hf import CardInfo
+from fqgan_hf import CardInfo, SamplingSettings
+from fqgan_hf.evaluation.pictures import image_grid, save_image
 from fqgan_hf.files import read_json, staged_folder
 from fqgan_hf.hub.cards import render_card
-from fqgan_hf.pipelines.inference import join_pipeline
+from fqgan_hf.pipelines.inference import generate_images, join_pipeline
+
+
+if TYPE_CHECKING:
+    from fqgan_hf.pipelines.pipeline_generator import GeneratorPipeline
 
 
 LICENCES = "LICENSE-*.txt"
 VARIANT = "bf16"
+SAMPLES = "samples.png"
+NUM_EACH = 5
 TITLES = {"far": "FAR", "diffusion": "Discrete diffusion"}
 FIGURES = {
     "group": "group read as asked",
@@ -52,10 +61,18 @@ def card_of(generator: str, figures: dict) -> CardInfo:
         cost=f"{parts} on one CPU core.",
         metrics={title: row[name] for name, title in FIGURES.items()} | {"PSNR": figures["psnr"]},
         evaluation_dataset="581 drawings that it has not seen, by their captions",
-        images=["samples.png"],
+        images=[SAMPLES],
         prompts=list(PROMPTS),
         limitations=LIMITATIONS,
     )
+
+
+def samples_of(pipe: "GeneratorPipeline") -> Image.Image:
+    """A row for each prompt of the card, seed 0, none chosen."""
+    given = {"prompt": [prompt for prompt in PROMPTS for _ in range(NUM_EACH)]}
+    images = generate_images(pipe, given, seed=0, settings=SamplingSettings(guidance_scale=3.0))
+    rows = [images[start : start + NUM_EACH] for start in range(0, len(images), NUM_EACH)]
+    return image_grid(rows, row_captions=PROMPTS, min_cell_size=64)
 
 
 def main() -> None:
@@ -63,7 +80,6 @@ def main() -> None:
     parser.add_argument("--experiment", type=Path, required=True, help="output folder of emoji.py")
     parser.add_argument("--results", type=Path, required=True, help="emoji.json")
     parser.add_argument("--licences", type=Path, required=True, help=f"folder with the drawings' {LICENCES}")
-    parser.add_argument("--samples", type=Path, required=True, help="a picture of pictures for the card")
     parser.add_argument("--generator", choices=TITLES, default="far", help="default: %(default)s")
     parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args()
@@ -73,9 +89,10 @@ def main() -> None:
     pipe.transformer.to(torch.bfloat16)
     with staged_folder(args.output_dir) as staging:
         pipe.save_pretrained(str(staging), variant=VARIANT)
-        for path in [*args.licences.glob(LICENCES), args.samples]:
-            shutil.copyfile(path, staging / ("samples.png" if path == args.samples else path.name))
-        (staging / "README.md").write_text(render_card(pipe, "emoji", card, VARIANT), encoding="utf-8")
+        for path in args.licences.glob(LICENCES):
+            shutil.copyfile(path, staging / path.name)
+        save_image(samples_of(pipe.to(dtype=torch.float32)), staging / SAMPLES)
+        (staging / "README.md").write_text(render_card(pipe, "spaces_demo/pipeline", card, VARIANT), encoding="utf-8")
         card.write(staging)
     size = sum(path.stat().st_size for path in args.output_dir.rglob("*") if path.is_file())
     print(f"wrote {args.output_dir}: {size / 1e6:.1f} MB")

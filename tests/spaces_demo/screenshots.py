@@ -1,9 +1,9 @@
 # Copyright 2026 The fqgan-hf authors. Licensed under the Apache License, Version 2.0.
 """Pictures of every tab of the Space, at a desk and on a phone, by day and by night: those of docs/images/.
 
-    python tests/spaces_demo/screenshots.py --pipeline outputs/demo/pipeline --output_dir docs/images
+    python tests/spaces_demo/screenshots.py --pipeline spaces_demo/pipeline --output_dir docs/images
 
-Needs a browser (`make browser`). The pipeline should know classes and have several codebooks.
+Needs a browser (`make browser`). The pipeline should know classes or prompts and have several codebooks.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from space import started  # noqa: E402
 SECONDS = 120
 COLOURS = 256
 GAP = 24
+CLASSES = ("7", "3")
+PROMPTS = ("grinning face", "man police officer: dark skin tone")
 
 
 def finished(browser: Browser, selector: str, number: int) -> None:
@@ -33,20 +35,23 @@ def finished(browser: Browser, selector: str, number: int) -> None:
     time.sleep(1)
 
 
-def choose_class(browser: Browser, selector: str, label: str) -> None:
+def ask_for(browser: Browser, number: int, prefix: str = "") -> None:
+    """Choose a class or write a prompt, by what the model knows."""
     from selenium.webdriver.common.keys import Keys
 
-    field = browser.one(f"{selector} input")
+    by_class = browser.all(f"#{prefix}class")
+    field = browser.one(f"#{prefix}class input" if by_class else f"#{prefix}prompt textarea")
     browser.run("arguments[0].scrollIntoView({block: 'center'})", field)
     field.click()
     field.send_keys(Keys.CONTROL, "a")
-    field.send_keys(label)
+    field.send_keys((CLASSES if by_class else PROMPTS)[number])
     time.sleep(0.5)
-    field.send_keys(Keys.ENTER)
+    if by_class:
+        field.send_keys(Keys.ENTER)
 
 
-def generate(browser: Browser, label: str = "7") -> None:
-    choose_class(browser, "#class", label)
+def generate(browser: Browser, number: int = 0) -> None:
+    ask_for(browser, number)
     if browser.one("#random input").is_selected():
         browser.click("#random input")
     browser.click("#generate")
@@ -72,7 +77,7 @@ def tokenize(browser: Browser) -> None:
 def mix(browser: Browser) -> None:
     taken(browser, "Mix", "#picture-a")
     browser.tab("Generate")
-    generate(browser, "3")
+    generate(browser, 1)
     browser.tab("Mix")
     browser.click("#picture-b-from-images")
     browser.wait(lambda: browser.all("#picture-b img"))
@@ -84,7 +89,7 @@ def edit(browser: Browser) -> None:
     taken(browser, "Edit", "#edited")
     browser.wait(lambda: browser.all("#mask .painter.has-picture"))
     browser.drag(browser.one("#mask canvas.paint"), (0.1, 0.6), (0.9, 0.6), (0.9, 0.9), (0.1, 0.9))
-    choose_class(browser, "#edit-class", "7")
+    ask_for(browser, 0, "edit-")
     browser.click("#edit-random input")
     browser.click("#edit")
     finished(browser, "#edits", 4)
@@ -105,7 +110,7 @@ TABS: dict[str, Callable[[Browser], None]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pipeline", type=Path, default=Path("outputs/demo/pipeline"))
+    parser.add_argument("--pipeline", type=Path, default=Path("spaces_demo/pipeline"))
     parser.add_argument("--output_dir", type=Path, default=Path("docs/images"))
     parser.add_argument("--tabs", nargs="+", choices=TABS, default=list(TABS))
     options = parser.parse_args()
