@@ -197,7 +197,7 @@ class Experiment:
         pipe = load_tokenizer(self.folder / "tokenizer", "cpu")
         images = list(self.drawings.test["image"])
         parts = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
-        return [image for part in parts for image in pipe(image=part).images]
+        return [image for part in parts for image in pipe(part).images]
 
     def seconds_per_picture(self) -> dict[str, dict[str, float]]:
         """Time of a picture of each text arm, in batches of 8, in turns; processor time beside it."""

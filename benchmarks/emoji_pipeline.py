@@ -8,6 +8,7 @@ Weights in bfloat16 under the variant's name, so that they load in float32, whic
 """
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from PIL import Image
 
 from fqgan_hf import CardInfo, SamplingSettings
 from fqgan_hf.evaluation.pictures import image_grid, save_image
-from fqgan_hf.files import read_json, staged_folder
+from fqgan_hf.files import read_json, staged_folder, write_json
 from fqgan_hf.hub.cards import render_card
 from fqgan_hf.pipelines.inference import generate_images, join_pipeline
 
@@ -37,7 +38,13 @@ FIGURES = {
     "tone": "skin tone read as asked",
     "frechet_distance": "Frechet distance on the judge's features",
 }
-PROMPTS = ("smiling cat", "red apple", "woman astronaut: medium skin tone", "snow-capped mountain", "flag: Japan")
+PROMPTS = (
+    "grinning face",
+    "woman astronaut: medium skin tone",
+    "man police officer: dark skin tone",
+    "smiling cat",
+    "green book",
+)
 LIMITATIONS = (
     "Pictures of 64 pixels, and only what its 3,074 training drawings show: faces, people, animals, food, things, "
     "signs and flags, by the words of their Unicode names. Other words are unknown to it. Skin tones and genders are "
@@ -58,7 +65,7 @@ def card_of(generator: str, figures: dict) -> CardInfo:
             f"with their names and keywords. {CREDIT} Their licences lie beside this card: `LICENSE-noto-emoji.txt`, "
             "`LICENSE-unicode.txt`."
         ),
-        cost=f"{parts} on one CPU core.",
+        cost=f"{parts}, on one and on two CPU cores.",
         metrics={title: row[name] for name, title in FIGURES.items()} | {"PSNR": figures["psnr"]},
         evaluation_dataset="581 drawings that it has not seen, by their captions",
         images=[SAMPLES],
@@ -91,8 +98,13 @@ def main() -> None:
         pipe.save_pretrained(str(staging), variant=VARIANT)
         for path in args.licences.glob(LICENCES):
             shutil.copyfile(path, staging / path.name)
+        for path in staging.glob("*/config.json"):
+            config = read_json(path)
+            write_json(path, {name: value for name, value in config.items() if name not in ("_name_or_path", "dtype")})
         save_image(samples_of(pipe.to(dtype=torch.float32)), staging / SAMPLES)
-        (staging / "README.md").write_text(render_card(pipe, "spaces_demo/pipeline", card, VARIANT), encoding="utf-8")
+        text = render_card(pipe, "spaces_demo/pipeline", card, VARIANT)
+        text = re.sub(r"The generator alone.*?(?=## Training)", "", text, flags=re.DOTALL)  # there are no code files
+        (staging / "README.md").write_text(text, encoding="utf-8")
         card.write(staging)
     size = sum(path.stat().st_size for path in args.output_dir.rglob("*") if path.is_file())
     print(f"wrote {args.output_dir}: {size / 1e6:.1f} MB")

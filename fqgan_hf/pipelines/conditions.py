@@ -22,7 +22,7 @@ from fqgan_hf.modeling.image_processing_fqgan import FQGANImageProcessor
 from fqgan_hf.modeling.label_maps_fqgan import check_label_map
 from fqgan_hf.modeling.modeling_fqgan import FQGANModel
 from fqgan_hf.pipelines.labels import class_names, resolve_labels
-from fqgan_hf.pipelines.prompts import check_prompts, check_words, encode_prompts
+from fqgan_hf.pipelines.prompts import check_prompts, encode_prompts, warn_of_unknown_words
 
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def read_conditions(
     if "prompt" in given:
         _require_text_components(config, tokenizer, text_encoder)
         read["prompts"] = check_prompts(given["prompt"])
-        check_words(read["prompts"], tokenizer)
+        warn_of_unknown_words(read["prompts"], tokenizer)
     if "map_image" in given:
         read["maps"] = _read_maps(given["map_image"], map_vqmodel, map_grid)
     if "map_codes" in given:
@@ -147,7 +147,7 @@ def read_conditions(
     num_rows = _number_of_rows(read, given)
     if negative_prompt is not None:
         read["negative_prompts"] = _spread(check_prompts(negative_prompt, "negative_prompt"), num_rows)
-        check_words(read["negative_prompts"], tokenizer, "negative_prompt")
+        warn_of_unknown_words(read["negative_prompts"], tokenizer, "negative_prompt")
     return ConditionRequest(num_rows=num_rows, **read)
 
 

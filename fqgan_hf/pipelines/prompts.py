@@ -123,13 +123,10 @@ def unknown_words(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [prompt[start:end] for token, (start, end) in pairs if token == tokenizer.unk_token_id]
 
 
-def check_words(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, name: str = "prompt") -> None:
-    """Raise `ValueError` for a prompt of which no word is known, and warn of words that are not."""
+def warn_of_unknown_words(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, name: str = "prompt") -> None:
+    """Name those words of prompts that mean nothing to a text encoder."""
     for prompt in dict.fromkeys(prompts):
-        unknown = unknown_words(prompt, tokenizer)
-        if unknown and len(unknown) == len(tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]):
-            raise ValueError(f"{name} must have words that the text encoder knows, got {prompt!r:.200}")
-        if unknown:
+        if unknown := unknown_words(prompt, tokenizer):
             logger.warning_once(f"{name}: the text encoder does not know {', '.join(map(repr, unknown))}")
 
 
