@@ -80,9 +80,9 @@ class Conditions:
             prompts[0] if prompts else "", label="Prompt", placeholder="What to show", lines=2, max_lines=4,
             max_length=MAX_TEXT, elem_id=f"{prefix}prompt",
         )  # fmt: skip
-        with gr.Row(elem_classes=["examples"], visible=bool(prompts)):
+        with gr.Row(elem_classes=["prompts"], visible=bool(prompts)):
             for text in prompts:
-                button = gr.Button(text, size="sm", min_width=90)
+                button = gr.Button(text, size="sm", scale=0)
                 button.click(None, None, prompt, js=f"() => {json.dumps(text)}", api_visibility="private")
         if self.model.words:
             with gr.Accordion(f"The {len(self.model.words):,} words it knows", open=False):

@@ -60,6 +60,12 @@ def test_links_lead_somewhere(page):
 
 
 @pages
+def test_every_fence_is_closed(page):
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"^```", FENCE.sub("", text), re.MULTILINE)
+
+
+@pages
 def test_python_uses_what_is_there(page):
     for code in blocks(page, "python", "py"):
         for node in ast.walk(ast.parse(code)):

@@ -27,7 +27,7 @@ SECONDS = 120
 COLOURS = 256
 GAP = 24
 CLASSES = ("7", "3")
-PROMPTS = ("grinning face", "man police officer: dark skin tone")
+PROMPTS = ("woman astronaut: medium skin tone", "grinning face")
 
 
 def finished(browser: Browser, selector: str, number: int) -> None:
