@@ -70,9 +70,10 @@ def assert_gallery_is_whole(browser: Browser, selector: str, count: int) -> None
     captions = browser.all(f"{selector} .caption-label")
     assert len(pictures) == len(captions) == count
     for picture, caption in zip(pictures, captions, strict=True):
+        # It takes its place once the picture has its size.
+        browser.wait(lambda one=caption, above=picture: browser.box(one)[1] >= browser.box(above)[3] - 1)
         left, top, right, bottom = browser.box(picture)
         assert abs((right - left) - (bottom - top)) < 2
-        assert browser.box(caption)[1] >= bottom - 1
         assert not browser.is_cut_off(picture) and not browser.is_cut_off(caption)
 
 
@@ -240,7 +241,7 @@ def test_camera(desk):
     desk.click("#picture [aria-label='Capture from camera']")
     desk.click("#picture [title='grant webcam access'] button")
     desk.click("#picture [aria-label='capture photo']")
-    desk.wait(lambda: desk.all("#picture img"))
+    desk.wait(lambda: desk.all("#picture img[src]"))  # which it has once it is uploaded
     desk.click("#tokenize")
     assert len(desk.pictures("#decoded", 3)) == 3
 
