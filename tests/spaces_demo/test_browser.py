@@ -207,7 +207,7 @@ def test_tokenize(browser, handlers, put, photograph, tmp_path):
     browser.click("#from-codes button")
     path = tmp_path / "codes.npy"
     path.write_bytes(Path(file).read_bytes())
-    browser.all("#from-codes input[type=file]")[0].send_keys(str(path))
+    browser.one("#from-codes input[type=file]").send_keys(str(path))
     browser.wait(lambda: "unknown" in browser.all("#table")[0].text)
     assert_same(browser.pictures("#decoded", 3), expected)
 
@@ -240,6 +240,8 @@ def test_camera(desk):
     desk.tab("Tokenize")
     desk.click("#picture [aria-label='Capture from camera']")
     desk.click("#picture [title='grant webcam access'] button")
+    ready = "return (document.querySelector('#picture video') || {}).readyState >= 3"
+    desk.wait(lambda: desk.run(ready))
     desk.click("#picture [aria-label='capture photo']")
     desk.wait(lambda: desk.all("#picture img[src]"))  # which it has once it is uploaded
     desk.click("#tokenize")
