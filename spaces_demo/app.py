@@ -5,9 +5,9 @@
     python spaces_demo/app.py --pipeline outputs/demo/pipeline
 
 On the Hub the model comes from the Space's variable FQGAN_PIPELINE; without one it is the small one in the folder
-pipeline/. See README.md in this folder. The page is in
-page.py, its tabs in tab_*.py, what protects its visitors from each other in guard.py; here is the command, which loads
-these and their libraries, seconds of work, only once its arguments are found to be good.
+pipeline/. See README.md in this folder. The page is in page.py, its tabs in tab_*.py, what protects its visitors from
+each other in guard.py; here is the command, which loads these and their libraries, seconds of work, only once its
+arguments are found to be good.
 """
 
 import argparse
@@ -22,10 +22,11 @@ from pathlib import Path
 
 from fqgan_hf.failures import OneLineParser, run_command
 from fqgan_hf.hub.facts import folder_kind
+from fqgan_hf.hub.resolve import EMBEDDED_PIPELINE
 from fqgan_hf.pipelines.inference import load_pipeline, load_tokenizer, quiet_libraries, resolve_tokenizer
 
 
-EMBEDDED = str(Path(__file__).resolve().parent / "pipeline")
+EMBEDDED = str(Path(__file__).resolve().parent / EMBEDDED_PIPELINE)
 
 
 def port(text: str) -> int:

@@ -153,19 +153,17 @@ def _check_space(api: "HfApi", repo_id: str) -> None:
 def _variable(api: "HfApi", repo_id: str, model: str | None) -> Iterator[None]:
     """Set before the commit, so that the app starts with it; after a failure it is what it was."""
     earlier = api.get_space_variables(repo_id).get(VARIABLE)
-    earlier = None if earlier is None else earlier.value
-
-    def change(value: str | None, old: str | None) -> None:
-        if value is not None:
-            description = "The pipeline or tokenizer that the Space shows."
-            api.add_space_variable(repo_id, VARIABLE, value, description=description)
-        elif old is not None:
-            api.delete_space_variable(repo_id, VARIABLE)
-
-    change(model, earlier)
+    if model is not None:
+        description = "The pipeline or tokenizer that the Space shows."
+        api.add_space_variable(repo_id, VARIABLE, model, description=description)
+    elif earlier is not None:
+        api.delete_space_variable(repo_id, VARIABLE)
     try:
         yield
     except BaseException:
         with suppress(Exception):  # what went wrong is to be seen, not that this did, too
-            change(earlier, model)
+            if earlier is not None:
+                api.add_space_variable(repo_id, VARIABLE, earlier.value, description=earlier.description)
+            elif model is not None:
+                api.delete_space_variable(repo_id, VARIABLE)
         raise

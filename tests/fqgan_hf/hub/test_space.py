@@ -56,7 +56,7 @@ def test_the_space_is_whole(hub_with_models, done, repository, tmp_path):
         assert name == "README.md" or content == source_of(name, repository).read_bytes()
 
 
-def test_without_a_model_the_one_of_this_package_goes_along(hub_with_models, done, repository):
+def test_without_a_model_the_one_of_this_package_goes_along(hub_with_models, done, fqgan, repository):
     fake = hub_with_models
     done(PUSH)
     listed, pushed = done(["push-space", "org/space", "--dry_run"], ["push-space", "org/space"])
@@ -65,6 +65,8 @@ def test_without_a_model_the_one_of_this_package_goes_along(hub_with_models, don
     assert {"pipeline/model_index.json", "pipeline/README.md"} <= files <= set(space.tree("main")[1])
     assert space.variables == {} and "variable: no FQGAN_PIPELINE" in listed and "with no FQGAN_PIPELINE" in pushed
     done(PUSH)
+    fake.refuses_commits = True
+    assert fqgan(["push-space", "org/space"])[0][0] == 1
     assert space.variables == {"FQGAN_PIPELINE": "org/digits"} and not files & set(space.tree("main")[1])
 
 
