@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LICENCES = "LICENSE-*.txt"
 VARIANT = "bf16"
-SAMPLES = "samples.png"
+SAMPLES = "images/samples.png"  # where `fqgan push` finds pictures
 NUM_EACH = 5
 TITLES = {"far": "FAR", "diffusion": "Discrete diffusion"}
 FIGURES = {
@@ -101,6 +101,7 @@ def main() -> None:
         for path in staging.glob("*/config.json"):
             config = read_json(path)
             write_json(path, {name: value for name, value in config.items() if name not in ("_name_or_path", "dtype")})
+        (staging / SAMPLES).parent.mkdir()
         save_image(samples_of(pipe.to(dtype=torch.float32)), staging / SAMPLES)
         text = render_card(pipe, "spaces_demo/pipeline", card, VARIANT)
         text = re.sub(r"The generator alone.*?(?=## Training)", "", text, flags=re.DOTALL)  # there are no code files

@@ -158,8 +158,8 @@ def find_publication(
             f"{own_card} was not written by this package and would be published as it is: evaluations, images and "
             "license need a generated card, for which it must be moved away"
         )
-    for pattern in ("evaluation/*.json", "images/*.png"):  # of an earlier push
-        files |= {f"{path.parent.name}/{path.name}": path for path in sorted(folder.glob(pattern))}
+    for pattern in ("evaluation/*.json", "images/*.png", "LICENSE*"):  # of an earlier push; licences of the data
+        files |= {path.relative_to(folder).as_posix(): path for path in sorted(folder.glob(pattern))}
     results = {f"evaluation/{path.name}": path for path in _distinct("evaluations", evaluations)}
     pictures = {f"images/{path.name}": path for path in _distinct("images", images)}
     for path in pictures.values():

@@ -19,6 +19,7 @@ from fqgan_hf import CardInfo, FARPipeline, FQGANModel, export
 from fqgan_hf.cli import main
 from fqgan_hf.hub.publish import find_publication, push_folder
 from fqgan_hf.hub.push import check_names
+from fqgan_hf.hub.resolve import embedded_pipeline
 from fqgan_hf.hub.variants import variant_of
 
 
@@ -383,3 +384,9 @@ def test_what_a_killed_push_left_is_tidied_up_by_the_next(fake, tmp_path):
     assert len(list((tmp_path / "tmp").glob("fqgan-hf-push-*/content/*.safetensors"))) == 1
     assert run_python(PUSH_THAT_IS_KILLED, environment, tmp_path).split() == ["[]"]
     assert "config.json" in fake.files("org/name")
+
+
+def test_the_pipeline_of_this_package_goes_with_its_pictures_and_licences():
+    publication = find_publication(embedded_pipeline())
+    assert set(publication.files) == {"images/samples.png", "LICENSE-noto-emoji.txt", "LICENSE-unicode.txt"}
+    assert publication.card.images == ["images/samples.png"] and publication.own_card is None
